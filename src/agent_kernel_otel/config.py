@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user can set, from where, and how a value that cannot be read is refused."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+ENVIRONMENT_PREFIX = "OTEL_AGENT_KERNEL_"
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+CONTENT_KINDS = frozenset({"arguments", "results", "goals", "justifications"})
+
+SessionNamer = Callable[[Any], str]
+
+
+class ConfigurationError(ValueError):
+    """A setting has a value that cannot be read; the message names both and says what would do."""
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if isinstance(value, str) and value.strip().lower() in allowed:
+            return value.strip().lower()
+        raise ValueError(f"expected one of {', '.join(allowed)}")
+
+    return read
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
+    raise ValueError("expected true or false")
+
+
+def _positive(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError("expected a whole number of at least 1")
+
+
+def _content(value: Any) -> frozenset[str]:
+    if isinstance(value, str):
+        value = [] if value.strip().lower() in {"", "none"} else value.split(",")
+    kinds = list(value) if isinstance(value, Iterable) else [None]
+    if all(isinstance(kind, str) and kind.strip().lower() in CONTENT_KINDS for kind in kinds):
+        return frozenset(kind.strip().lower() for kind in kinds)
+    raise ValueError(f"expected none, or a list of {', '.join(sorted(CONTENT_KINDS))}")
+
+
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    raise ValueError("expected a text that is not empty")
+
+
+def _session(value: Any) -> str | SessionNamer | None:
+    return value if callable(value) else _text(value)
+
+
+def _setting(read: Callable[[Any], Any], default: Any, **options: Any) -> Any:
+    """A dataclass field that knows how to read its own values."""
+    return field(default=default, metadata={"read": read}, **options)
+
+
+@dataclass(frozen=True)
+class InstrumentationConfig:
+    """The settings of the instrumentation; the same ones by keyword and by environment.
+
+    Each field can be given by keyword, or by the environment variable ``OTEL_AGENT_KERNEL_``
+    plus its upper-case name. A keyword wins over the environment.
+
+    Attributes:
+        span_level: ``info`` for the operations and their policy, driver and firewall spans;
+            ``debug`` adds the inner steps; ``off`` creates no span.
+        metrics_level: ``off``, ``info`` or ``debug``. Validated and kept for the metrics, which
+            this version does not emit yet.
+        span_naming: ``agent_kernel``, or ``gen_ai`` to name the invoke span
+            ``execute_tool {capability_id}``.
+        principal_id: ``raw``; ``hash`` for 16 hexadecimal digits of HMAC-SHA256; ``off``.
+        principal_hash_key: Key of that hash. By default random per process, so that hashes
+            from two processes cannot be compared.
+        capture_exception_text: Whether exception events carry the exception's text, cut to 512
+            characters and scrubbed.
+        capture_content: Which kinds of content spans carry, scrubbed: any of ``arguments``,
+            ``results``, ``goals``, ``justifications``.
+        capability_id_limit: Most capability ids that metrics tell apart. Validated and kept for
+            the metrics, which this version does not emit yet.
+        gen_ai_metrics: Whether ``gen_ai.execute_tool.duration`` is emitted. Validated and kept
+            for the metrics, which this version does not emit yet.
+        session: Name of the budget session, or a callable that is given the kernel and returns
+            it (by keyword only). Called once per kernel that has a budget.
+
+    Raises:
+        ConfigurationError: A value cannot be read.
+    """
+
+    span_level: str = _setting(_choice("off", "info", "debug"), "info")
+    metrics_level: str = _setting(_choice("off", "info", "debug"), "info")
+    span_naming: str = _setting(_choice("agent_kernel", "gen_ai"), "agent_kernel")
+    principal_id: str = _setting(_choice("raw", "hash", "off"), "raw")
+    principal_hash_key: str | None = _setting(_text, None, repr=False)
+    capture_exception_text: bool = _setting(_boolean, default=False)
+    capture_content: frozenset[str] = _setting(_content, frozenset())
+    capability_id_limit: int = _setting(_positive, 100)
+    gen_ai_metrics: bool = _setting(_boolean, default=False)
+    session: str | SessionNamer | None = _setting(_session, None)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = _read(setting, getattr(self, setting.name), setting.name)
+            object.__setattr__(self, setting.name, value)
+
+    @classmethod
+    def resolve(
+        cls, settings: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    ) -> InstrumentationConfig:
+        """The configuration that keywords and environment give together.
+
+        A keyword wins over the environment. A bad value in the environment is reported once in
+        the log and its default is used, because an app must not fail over a variable; a bad
+        keyword is the caller's mistake and raises.
+
+        Args:
+            settings: Settings by keyword; those that are ``None`` count as not given.
+            environ: Where to look up ``OTEL_AGENT_KERNEL_*``; the process's by default.
+
+        Raises:
+            ConfigurationError: A keyword is unknown or its value cannot be read.
+        """
+        environ = os.environ if environ is None else environ
+        given = {name: value for name, value in (settings or {}).items() if value is not None}
+        known = {setting.name: setting for setting in fields(cls)}
+        for name in given.keys() - known.keys():
+            raise ConfigurationError(f"unknown setting {name!r}{_did_you_mean(name, known)}")
+        for name, setting in known.items():
+            variable = variable_of(name)
+            text = environ.get(variable, "").strip()
+            if name in given or not text:
+                continue
+            try:
+                given[name] = _read(setting, text, variable)
+            except ConfigurationError as error:
+                _logger.error("%s; the default %r is used", error, setting.default)  # noqa: TRY400
+        _warn_of_unknown(environ, known)
+        return cls(**given)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _read(setting: Field[Any], value: Any, source: str) -> Any:
+    try:
+        return setting.metadata["read"](value)
+    except ValueError as error:
+        # A key is a secret: its value must not be repeated in a message.
+        shown = "***" if setting.name == "principal_hash_key" else repr(value)
+        raise ConfigurationError(f"{source}={shown} cannot be read: {error}") from None
+
+
+def _warn_of_unknown(environ: Mapping[str, str], known: Iterable[str]) -> None:
+    variables = {variable_of(name) for name in known}
+    for variable in sorted(environ):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in variables:
+            hint = _did_you_mean(variable, variables)
+            _logger.warning("unknown variable %s is ignored%s", variable, hint)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
