@@ -18,6 +18,8 @@ _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 CONTENT_KINDS = frozenset({"arguments", "results", "goals", "justifications"})
 
+_NO_CONTENT: frozenset[str] = frozenset()
+
 SessionNamer = Callable[[Any], str]
 
 
@@ -53,9 +55,9 @@ def _positive(value: Any) -> int:
 def _content(value: Any) -> frozenset[str]:
     if isinstance(value, str):
         value = [] if value.strip().lower() in {"", "none"} else value.split(",")
-    kinds = list(value) if isinstance(value, Iterable) else [None]
-    if all(isinstance(kind, str) and kind.strip().lower() in CONTENT_KINDS for kind in kinds):
-        return frozenset(kind.strip().lower() for kind in kinds)
+    kinds = [str(kind).strip().lower() for kind in value] if isinstance(value, Iterable) else ["?"]
+    if CONTENT_KINDS.issuperset(kinds):
+        return frozenset(kinds)
     raise ValueError(f"expected none, or a list of {', '.join(sorted(CONTENT_KINDS))}")
 
 
@@ -112,7 +114,7 @@ class InstrumentationConfig:
     principal_id: str = _setting(_choice("raw", "hash", "off"), "raw")
     principal_hash_key: str | None = _setting(_text, None, repr=False)
     capture_exception_text: bool = _setting(_boolean, default=False)
-    capture_content: frozenset[str] = _setting(_content, frozenset())
+    capture_content: frozenset[str] = _setting(_content, _NO_CONTENT)
     capability_id_limit: int = _setting(_positive, 100)
     gen_ai_metrics: bool = _setting(_boolean, default=False)
     session: str | SessionNamer | None = _setting(_session, None)

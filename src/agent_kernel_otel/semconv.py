@@ -237,7 +237,9 @@ TOKEN_ID: Final = _attribute(
     sensitivity="id",
 )
 TOKEN_TTL: Final = _attribute(
-    "agent_kernel.token.ttl", "How long the granted token is valid, in seconds.", (GRANT,),
+    "agent_kernel.token.ttl",
+    "How long the granted token is valid, in seconds.",
+    (GRANT,),
     type="double",
 )
 GRANT_AGE: Final = _attribute(

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of a kernel: a span, its children and events, and the marker that its views go by.
+
+An adapter makes an :class:`Operation` for each call: it is entered (made current), told what
+happened inside it, left, and ended exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import Any, Final
+
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import attach, detach, get_current
+from opentelemetry.trace import Link, Span, StatusCode, set_span_in_context
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.scrub import scrub_text
+from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
+
+_current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation", default=None)
+current_operation = _current.get
+"""The operation on the stack, if its kernel's own code is running; foreign code sees ``None``."""
+
+_NO_VIEWS: Final[Mapping[str, Any]] = {}
+
+
+class Operation:
+    """One call of a kernel: its span, what is known of it so far, and how it ended.
+
+    Args:
+        telemetry: Where it is told.
+        kernel: The kernel called. Kept only until the operation ends, so that tasks which
+            outlive it meet the kernel's raw collaborators.
+        name: The kind of span, a name of :data:`semconv.SPANS`.
+        attributes: What is known at the start.
+        span_name: The span's name where it differs from its kind's.
+        links: Spans that it is related to.
+
+    Attributes:
+        kernel: The kernel called, ``None`` once ended.
+        views: By attribute name of the kernel, what its own code gets to see instead of the
+            raw collaborator. Set by the adapter.
+        recording: Whether the span is sampled; if not, only decisions need to be seen.
+        late: Attributes that came to be known after the start.
+    """
+
+    __slots__ = (
+        "_attached",
+        "_base",
+        "_children",
+        "_marker",
+        "_shown",
+        "context",
+        "kernel",
+        "late",
+        "name",
+        "recording",
+        "span",
+        "telemetry",
+        "views",
+    )
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        kernel: object,
+        name: str,
+        attributes: Attributes,
+        *,
+        span_name: str | None = None,
+        links: list[Link] | None = None,
+    ) -> None:
+        self.telemetry = telemetry
+        self.kernel: Any = kernel
+        self.name = name
+        self.views = _NO_VIEWS
+        self.late: Attributes = {}
+        self._base = base = get_current()
+        self.span = span = telemetry.start_span(span_name or name, attributes, base, links=links)
+        self.recording = span.is_recording()
+        # An unsampled span is made current too: what the tools call must see the same decision.
+        valid = self.recording or span.get_span_context().is_valid
+        self._shown = valid
+        self.context = set_span_in_context(span, base) if valid else base
+        self._children: list[Span] | None = None
+        self._attached: object = None
+        self._marker: Token[Operation | None] | None = None
+
+    # Being current --------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Make the operation and its span current. Never to be held across a ``yield``."""
+        current = get_current()
+        if current is self._base:
+            context = self.context
+        else:
+            # A later step of a stream, whose caller has other things in its context by now.
+            context = set_span_in_context(self.span, current) if self._shown else current
+        self._marker = _current.set(self)
+        self._attached = attach(context)
+
+    def leave(self) -> None:
+        """Undo :meth:`enter`."""
+        marker = self._marker
+        if marker is None:
+            return
+        self._marker = None
+        try:
+            _current.reset(marker)
+        except ValueError:
+            # A coroutine that another context finalises: nothing of ours is current there, and
+            # detaching would only log an error.
+            return
+        detach(self._attached)  # type: ignore[arg-type]
+
+    # Child spans ----------------------------------------------------------------------------
+
+    def open_child(self, name: str, attributes: Attributes) -> Span | None:
+        """Start a child span; ``None`` where the operation is not sampled.
+
+        Args:
+            name: The span's name.
+            attributes: What is known already.
+        """
+        if not self.recording:
+            return None
+        try:
+            attributes[semconv.SYSTEM] = self.telemetry.system
+            span = self.telemetry.start_span(name, attributes, self.context)
+        except Exception:
+            faults.swallow(f"starting {name}")
+            return None
+        if self._children is None:
+            self._children = [span]
+        else:
+            self._children.append(span)
+        return span
+
+    def _forget_child(self, span: Span) -> bool:
+        if self._children is None or span not in self._children:
+            return False
+        self._children.remove(span)
+        return True
+
+    def open_children(self) -> list[Span]:
+        """The child spans that have not ended."""
+        return list(self._children or ())
+
+    def close_child(
+        self,
+        span: Span,
+        attributes: Attributes,
+        *,
+        failed: bool = False,
+        end_time: int | None = None,
+    ) -> None:
+        """End a child span.
+
+        Args:
+            span: The child, from :meth:`open_child`.
+            attributes: What came to be known after its start.
+            failed: Whether it ends as an error.
+            end_time: When it ended, in nanoseconds since the epoch; now by default.
+        """
+        if not self._forget_child(span):
+            return  # ended already, with its operation
+        try:
+            if attributes:
+                span.set_attributes(attributes)
+            if failed:
+                span.set_status(StatusCode.ERROR)
+            span.end(end_time)
+        except Exception:
+            faults.swallow("ending a child span")
+
+    def tell_child(
+        self, name: str, started: int, attributes: Attributes, *, failed: bool = False
+    ) -> None:
+        """Make a child span of something that is over, which is cheaper than opening it before.
+
+        Args:
+            name: The span's name.
+            started: When it began, in nanoseconds since the epoch.
+            attributes: All of its attributes.
+            failed: Whether it ended as an error.
+        """
+        if not self.recording:
+            return
+        try:
+            attributes[semconv.SYSTEM] = self.telemetry.system
+            span = self.telemetry.start_span(name, attributes, self.context, start_time=started)
+            if failed:
+                span.set_status(StatusCode.ERROR)
+            span.end()
+        except Exception:
+            faults.swallow(f"telling {name}")
+
+    def decided(
+        self, decision: Decision, about: Attributes, *, started: int = 0, span: Span | None = None
+    ) -> None:
+        """Tell what a policy decided: as a child span, and a denial as a log event too.
+
+        Args:
+            decision: The decision.
+            about: Whom and what it was about, for the event.
+            started: When the evaluation began, in nanoseconds since the epoch; 0 where it has no
+                stage of its own, such as the refusal to expand a handle, which gets no span.
+            span: The child span, where it was opened before.
+        """
+        try:
+            self._decided(decision, about, started, span)
+        except Exception:
+            faults.swallow("telling a policy decision")
+
+    def _decided(
+        self, decision: Decision, about: Attributes, started: int, span: Span | None
+    ) -> None:
+        attributes = _decision_attributes(decision)
+        attributes[semconv.SYSTEM] = self.telemetry.system
+        if span is not None:
+            span.set_attributes(attributes)
+        elif started and self.recording:
+            span = self.telemetry.start_span(
+                semconv.POLICY, attributes, self.context, start_time=started
+            )
+        denied = decision.outcome == "denied"
+        if denied or (self.telemetry.debug and decision.outcome == "allowed"):
+            context = self.context
+            if span is not None:
+                context = set_span_in_context(span, context)
+            reason = f" ({decision.reason_code})" if denied and decision.reason_code else ""
+            self.telemetry.emit(
+                semconv.POLICY_DECISION,
+                SeverityNumber.WARN if denied else SeverityNumber.DEBUG,
+                f"{decision.outcome} at {decision.phase}: "
+                f"{about.get(semconv.CAPABILITY_ID, 'a capability')}{reason}",
+                {**about, **attributes},
+                context,
+            )
+        if span is not None:
+            self._forget_child(span)
+            if decision.error_type is not None:
+                span.set_attribute(semconv.ERROR_TYPE, decision.error_type)
+            # A denial is the policy at work, a crash is not.
+            if decision.outcome == "error":
+                span.set_status(StatusCode.ERROR)
+            span.end()
+
+    # The end --------------------------------------------------------------------------------
+
+    def failed(self, error: BaseException, outcome: Outcome, about: Attributes) -> None:
+        """Tell that the operation raised, just before it ends.
+
+        Args:
+            error: What its caller sees.
+            outcome: What that means.
+            about: What the exception event says besides, such as the capability.
+        """
+        late = self.late
+        late[semconv.STATUS] = outcome.status
+        if outcome.error_type is not None:
+            late[semconv.ERROR_TYPE] = outcome.error_type
+        if outcome.reason_code is not None:
+            late[semconv.REASON_CODE] = outcome.reason_code
+        if outcome.status == "cancelled":
+            return
+        try:
+            self.span.set_status(StatusCode.ERROR)
+            if outcome.status == "error":
+                self._emit_exception(error, outcome, about)
+        except Exception:
+            faults.swallow("telling an exception")
+
+    def _emit_exception(self, error: BaseException, outcome: Outcome, about: Attributes) -> None:
+        kind = type(error)
+        attributes: Attributes = {
+            **about,
+            semconv.SYSTEM: self.telemetry.system,
+            semconv.STATUS: outcome.status,
+            semconv.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}",
+            semconv.ERROR_TYPE: kind.__qualname__,
+        }
+        if self.telemetry.config.capture_exception_text:
+            text = scrub_text(str(error), self.telemetry.redact)
+            attributes[semconv.EXCEPTION_MESSAGE] = text
+        self.telemetry.emit(
+            semconv.EXCEPTION_EVENTS[self.name],
+            SeverityNumber.WARN,
+            f"{self.name} raised {kind.__qualname__}",
+            attributes,
+            self.context,
+        )
+
+    def end(self) -> None:
+        """End the span with what came to be known, and let go of the kernel. Again: no effect."""
+        if self.kernel is None:
+            return
+        self.kernel = None
+        self.views = _NO_VIEWS
+        span = self.span
+        try:
+            if self.recording:
+                for child in self._children or ():
+                    child.end()
+                span.set_attributes(self.late)
+        except Exception:
+            faults.swallow("completing a span")
+        try:
+            span.end()
+        except Exception:
+            faults.swallow("ending a span")
+
+
+def _decision_attributes(decision: Decision) -> Attributes:
+    attributes: Attributes = {
+        semconv.POLICY_ENGINE: decision.engine,
+        semconv.POLICY_PHASE: decision.phase,
+        semconv.POLICY_OUTCOME: decision.outcome,
+    }
+    if decision.reason_code is not None:
+        attributes[semconv.REASON_CODE] = decision.reason_code
+    if decision.reason_category is not None:
+        attributes[semconv.REASON_CATEGORY] = decision.reason_category
+    if decision.rule is not None:
+        attributes[semconv.SECURITY_RULE_NAME] = decision.rule
+    if not decision.enforced:
+        attributes[semconv.POLICY_ENFORCED] = False
+    return attributes
+
+
+class Aside:
+    """A block in which foreign code runs: no operation is current, and maybe another span is.
+
+    Args:
+        span: The span to make current; ``None`` leaves the current one.
+    """
+
+    __slots__ = ("_attached", "_marker", "_span")
+
+    def __init__(self, span: Span | None = None) -> None:
+        self._span = span
+        self._attached: object = None
+
+    def __enter__(self) -> None:
+        self._marker = _current.set(None)
+        if self._span is not None:
+            self._attached = attach(set_span_in_context(self._span))
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            _current.reset(self._marker)
+        except ValueError:
+            # Another context finalises this block, as in Operation.leave.
+            return
+        if self._attached is not None:
+            detach(self._attached)  # type: ignore[arg-type]

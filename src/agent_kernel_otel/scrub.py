@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What text may leave the process, and in which form."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any, Final
+
+from agent_kernel_otel.config import InstrumentationConfig
+
+IDENTIFIER_LIMIT: Final = 256
+"""Longest id that leaves, in characters."""
+TEXT_LIMIT: Final = 512
+"""Longest free text that leaves, in characters. The kernel's own redaction, which sees the text
+last, takes quadratic time on unbroken runs, so that it must never be given more."""
+CONTENT_LIMIT: Final = 4096
+"""Longest captured content that leaves, in characters of JSON."""
+
+MASK: Final = "[REDACTED]"
+
+_SECRET_NAME = (
+    r"(?:[\w.-]*(?:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|"
+    r"private[_-]?key|authorization|cookie|credential|signature|session[_-]?id)[\w-]*|auth|pwd)"
+)
+_PATTERNS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
+    for pattern, replacement in (
+        (r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY.*", MASK),
+        (r"\b([a-z][a-z0-9+.-]{0,20}://)[^/\s@]{0,512}@", rf"\1{MASK}@"),
+        (r"\b(Bearer|Basic|Digest|Negotiate|ApiKey)\s+[\w.~+/=:-]{4,}", rf"\1 {MASK}"),
+        (r"\beyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)?", MASK),
+        (
+            r"\b(?:sk|pk|rk)[-_][\w-]{8,}|\bgh[pousr]_\w{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}"
+            r"|\bxox[a-z]-[\w-]{6,}|\b(?:AKIA|ASIA)[0-9A-Z]{8,}|\bAIza[\w-]{20,}|\bnpm_\w{10,}"
+            r"|\bhf_\w{10,}|\bya29\.[\w-]{8,}",
+            MASK,
+        ),
+        (
+            rf"(?<![\w.-])(['\"]?{_SECRET_NAME}['\"]?\s*[=:]\s*)(['\"]?)[^\s'\",;&}}\)]+",
+            rf"\1\2{MASK}",
+        ),
+        (r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b", MASK),
+        (r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?\b", MASK),
+    )
+)
+_SECRET_KEY: Final = re.compile(
+    rf"{_SECRET_NAME}|e?-?mail|phone|ssn|social_security_number|card_number|credit_card|cvv|iban",
+    re.IGNORECASE,
+)
+
+Redact = Callable[[str], str]
+
+
+def identifier(value: object) -> str | None:
+    """An id as text that can be exported.
+
+    Args:
+        value: What a caller or a kernel gave as an id; anything.
+
+    Returns:
+        The text itself, cut at :data:`IDENTIFIER_LIMIT` characters; the plain text of a
+        ``str`` enum; the type's name where it is no text; ``None`` for ``None``.
+    """
+    if type(value) is not str:
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            return type(value).__name__
+        # The plain text: a str enum's own __str__ would give "Class.MEMBER".
+        value = str.__str__(value)
+    if len(value) > IDENTIFIER_LIMIT:
+        value = value[:IDENTIFIER_LIMIT]
+    if value.isascii():
+        return value
+    # A lone surrogate cannot be encoded, and one would cost the whole export batch.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def plain(value: object) -> object:
+    """The text of a ``str`` enum, and any other value as it is."""
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+class PrincipalRedactor:
+    """Principal ids in the form that the configuration allows to leave.
+
+    Args:
+        config: Its ``principal_id`` and ``principal_hash_key`` decide.
+    """
+
+    _REMEMBERED = 1024
+
+    def __init__(self, config: InstrumentationConfig) -> None:
+        self._form = config.principal_id
+        key = config.principal_hash_key
+        self._key = key.encode() if key is not None else secrets.token_bytes(32)
+        self._hashes: dict[str, str] = {}
+
+    def __call__(self, principal_id: object) -> str | None:
+        """The id to export, or ``None`` where none may leave."""
+        if self._form == "off" or principal_id is None:
+            return None
+        text = identifier(principal_id)
+        if self._form == "raw" or text is None:
+            return text
+        known = self._hashes.get(text)
+        if known is None:
+            if len(self._hashes) >= self._REMEMBERED:
+                self._hashes.clear()
+            known = hmac.new(self._key, text.encode(), sha256).hexdigest()[:16]
+            self._hashes[text] = known
+        return known
+
+
+def scrub_text(text: str, redact: Redact | None = None, limit: int = TEXT_LIMIT) -> str:
+    """Free text, cut and without what looks like a secret or a person.
+
+    Our own patterns come first, then the kernel's redaction.
+
+    Args:
+        text: Any text, of any length.
+        redact: The kernel's own redaction of a text; given at most :data:`TEXT_LIMIT` characters.
+        limit: Most characters of the text to use, at most :data:`TEXT_LIMIT`.
+    """
+    limit = min(limit, TEXT_LIMIT)
+    # A secret that the cut splits could lose the part by which it is known, so that the run of
+    # characters at the cut goes as a whole.
+    shown = text if len(text) <= limit else re.sub(r"\S*\Z", "", text[:limit]) + "…"
+    shown = shown.encode("utf-8", "replace").decode("utf-8")
+    for pattern, replacement in _PATTERNS:
+        shown = pattern.sub(replacement, shown)
+    if redact is not None:
+        shown = redact(shown[:TEXT_LIMIT])
+    return shown
+
+
+def scrub_content(content: object, redact: Redact | None = None) -> str:
+    """Structured content as scrubbed JSON text.
+
+    Args:
+        content: Arguments or results, of any shape.
+        redact: The kernel's own redaction of a text.
+
+    Returns:
+        JSON of at most :data:`CONTENT_LIMIT` characters; past that it is cut, and is then no
+        longer valid JSON, which the ellipsis at its end shows.
+    """
+    shown = json.dumps(_scrubbed(content, redact, depth=0), ensure_ascii=False, default=str)
+    return shown if len(shown) <= CONTENT_LIMIT else shown[: CONTENT_LIMIT - 1] + "…"
+
+
+def _scrubbed(value: object, redact: Redact | None, depth: int) -> Any:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return scrub_text(str.__str__(value), redact)
+    if depth >= 6:
+        return "…"
+    if isinstance(value, Mapping):
+        return {
+            scrub_text(str(key), redact, 64): (
+                MASK if _SECRET_KEY.fullmatch(str(key)[:64]) else _scrubbed(item, redact, depth + 1)
+            )
+            for key, item in list(value.items())[:50]
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_scrubbed(item, redact, depth + 1) for item in list(value)[:50]]
+    # Another object's text is its author's choice, and may hold anything.
+    return f"<{type(value).__name__}>"

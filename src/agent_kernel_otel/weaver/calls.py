@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grants and expansions: what is known of a call while it runs, and what is told at its end.
+
+A call collects facts from its views (:mod:`agent_kernel_otel.weaver.views`) and from the result;
+:mod:`agent_kernel_otel.weaver.operations` opens and ends it. Invocations have a module of their
+own (:mod:`agent_kernel_otel.weaver.invocation`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.operation import Operation
+from agent_kernel_otel.scrub import identifier, scrub_text
+from agent_kernel_otel.telemetry import Attributes, Decision
+from agent_kernel_otel.weaver.outcomes import category_of, classify
+from agent_kernel_otel.weaver.reading import (
+    argument,
+    describe_capability,
+    kernel_attributes,
+    mode_of,
+    read_id,
+    registered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+
+
+class KernelCall(Operation):
+    """One call of a Weaver kernel.
+
+    Attributes:
+        instrumentation: The adapter under whose configuration it runs.
+        action_id: The kernel's audit id of it, once known.
+        about: Whom and what it is about: what its events say.
+    """
+
+    __slots__ = ("about", "action_id", "instrumentation")
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        name: str,
+        attributes: Attributes,
+        **options: Any,
+    ) -> None:
+        super().__init__(instrumentation.telemetry, kernel, name, attributes, **options)
+        self.instrumentation = instrumentation
+        self.action_id: str | None = None
+        self.about: Attributes = {
+            key: attributes[key]
+            for key in (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
+            if key in attributes
+        }
+        self.views = instrumentation.views(name, recording=self.recording)
+
+    def acts_as(self, action_id: object) -> None:
+        """Take note of the kernel's audit id of this call; the first one counts."""
+        if self.action_id is None and action_id:
+            self.action_id = identifier(action_id)
+
+    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
+        """End the call with what its caller gets: a result or an exception."""
+        try:
+            if error is None:
+                self.late[semconv.STATUS] = "success"
+                if self.recording:
+                    self.describe(result)
+            else:
+                self.describe_failure(error)
+            if self.action_id is not None:
+                self.late[semconv.ACTION_ID] = self.action_id
+        except Exception:
+            faults.swallow(f"describing how {self.name} ended")
+        self.end()
+
+    def describe(self, result: Any) -> None:
+        """Add what the result tells."""
+
+    def describe_failure(self, error: BaseException) -> None:
+        """Add what the exception tells, and emit it where it is a failure."""
+        about = {key: self.about[key] for key in self.about if key != semconv.PRINCIPAL_ID}
+        self.failed(error, classify(error), about)
+
+
+class GrantCall(KernelCall):
+    """``Kernel.grant_capability``."""
+
+    __slots__ = ("_capability_known", "rule")
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        telemetry = instrumentation.telemetry
+        request = argument(args, kwargs, 0, "request")
+        principal = telemetry.principal(
+            getattr(argument(args, kwargs, 1, "principal"), "principal_id", None)
+        )
+        attributes = kernel_attributes(kernel, telemetry.system)
+        capability_id = getattr(request, "capability_id", None)
+        if capability_id is not None:
+            attributes[semconv.CAPABILITY_ID] = identifier(capability_id) or ""
+        if principal is not None:
+            attributes[semconv.PRINCIPAL_ID] = principal
+        capability = registered(kernel, capability_id)
+        describe_capability(capability, attributes)
+        self._capability_known = capability is not None
+        self.rule: str | None = None
+        super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
+        content = telemetry.config.capture_content
+        if "goals" in content:
+            self._capture(semconv.GOAL, getattr(request, "goal", None))
+        if "justifications" in content:
+            self._capture(semconv.JUSTIFICATION, kwargs.get("justification"))
+
+    def _capture(self, key: str, text: object) -> None:
+        if isinstance(text, str):
+            self.late[key] = scrub_text(text, self.telemetry.redact)
+
+    def evaluated(self, decision: Any, engine: Any, started: int, span: Span | None) -> None:
+        """Tell the decision that the policy engine returned."""
+        allowed = bool(getattr(decision, "allowed", True))
+        self.rule = _allowing_rule(decision)
+        code = getattr(decision, "reason_code", None)
+        code = identifier(code) if isinstance(code, str) and code else None
+        self.decided(
+            Decision(
+                engine=type(engine).__name__,
+                phase="grant",
+                outcome="allowed" if allowed else "denied",
+                reason_code=code,
+                reason_category=None if allowed else category_of(code),
+                rule=self.rule,
+                enforced=allowed,
+            ),
+            self.about,
+            started=started,
+            span=span,
+        )
+
+    def refused(
+        self, error: BaseException, engine: Any, rule: str | None, started: int, span: Span | None
+    ) -> None:
+        """Tell that the policy engine raised: a denial, or a crash."""
+        outcome = classify(error)
+        denied = outcome.status == "denied"
+        self.decided(
+            Decision(
+                engine=type(engine).__name__,
+                phase="grant",
+                outcome="denied" if denied else "error",
+                reason_code=outcome.reason_code,
+                reason_category=category_of(outcome.reason_code),
+                rule=rule,
+                error_type=None if denied else outcome.error_type,
+            ),
+            self.about,
+            started=started,
+            span=span,
+        )
+
+    def describe(self, result: Any) -> None:
+        """Add the token that was granted, and remember it for the invocations to come."""
+        token = result.token
+        token_id = read_id(token, "token_id")
+        if token_id is not None:
+            self.late[semconv.TOKEN_ID] = token_id
+            context = self.span.get_span_context()
+            self.instrumentation.grants.remember(token_id, context, self.rule)
+        expires_at, issued_at = token.expires_at, token.issued_at
+        self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
+        if not self._capability_known:
+            # A deferred namespace is loaded by the grant itself.
+            describe_capability(
+                registered(self.kernel, getattr(token, "capability_id", None)), self.late
+            )
+
+
+class ExpandCall(KernelCall):
+    """``Kernel.expand``."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        telemetry = instrumentation.telemetry
+        handle = argument(args, kwargs, 0, "handle")
+        principal = kwargs.get("principal")
+        attributes = kernel_attributes(kernel, telemetry.system)
+        capability_id = getattr(handle, "capability_id", None)
+        if capability_id is not None:
+            attributes[semconv.CAPABILITY_ID] = identifier(capability_id) or ""
+        who = telemetry.principal(getattr(principal, "principal_id", None))
+        if who is not None:
+            attributes[semconv.PRINCIPAL_ID] = who
+        describe_capability(registered(kernel, capability_id), attributes)
+        handle_id = read_id(handle, "handle_id")
+        if handle_id is not None:
+            attributes[semconv.HANDLE_ID] = handle_id
+        super().__init__(instrumentation, kernel, semconv.EXPAND, attributes)
+
+    def describe(self, result: Any) -> None:
+        """Add what the frame tells."""
+        self.acts_as(result.action_id)
+        self.late[semconv.RESULT_ROWS] = len(result.table_preview)
+        mode = mode_of(result.response_mode)
+        if mode is not None:
+            self.late[semconv.RESPONSE_MODE] = mode
+
+    def describe_failure(self, error: BaseException) -> None:
+        """Add the exception; a refusal is a policy decision too."""
+        outcome = classify(error)
+        if outcome.status == "denied":
+            code = outcome.reason_code
+            engine = type(vars(self.kernel).get("_handle_store")).__name__
+            decision = Decision(engine, "expand", "denied", code, category_of(code))
+            self.decided(decision, self.about)
+        super().describe_failure(error)
+
+
+class DiscoverCall(KernelCall):
+    """``Kernel.discover_peers``: counts, and no address and no remote id."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
+        kwargs: Mapping[str, Any],  # noqa: ARG002
+    ) -> None:
+        attributes = kernel_attributes(kernel, instrumentation.telemetry.system)
+        super().__init__(instrumentation, kernel, semconv.DISCOVER, attributes)
+
+    def describe(self, result: Any) -> None:
+        """Add how much was found."""
+        self.late[semconv.FEDERATION_PEERS] = len(result)
+        found = sum(len(manifest.capabilities) for manifest in result)
+        self.late[semconv.FEDERATION_CAPABILITIES] = found
+
+
+class ImportCall(KernelCall):
+    """``Kernel.import_remote``: counts and the trust policy, and no remote id."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        attributes = kernel_attributes(kernel, instrumentation.telemetry.system)
+        policy = identifier(kwargs.get("trust_policy", "most_restrictive"))
+        attributes[semconv.FEDERATION_TRUST_POLICY] = policy or ""
+        super().__init__(instrumentation, kernel, semconv.IMPORT, attributes)
+
+    def describe(self, result: Any) -> None:
+        """Add how much was imported."""
+        self.late[semconv.FEDERATION_CAPABILITIES] = len(result)
+
+
+def _allowing_rule(decision: Any) -> str | None:
+    """Name of the rule that allowed, from the decision's own trace (weaver-kernel 0.7 on)."""
+    steps = getattr(getattr(decision, "trace", None), "steps", None)
+    if not isinstance(steps, list):
+        return None
+    for step in reversed(steps):
+        name = getattr(step, "name", None)
+        if getattr(step, "outcome", None) == "allowed" and isinstance(name, str):
+            return identifier(name[5:]) if name.startswith("rule:") else None
+    return None

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drivers as the kernel sees them during an invocation: each attempt becomes a span."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from inspect import isasyncgen
+from typing import Any
+
+from opentelemetry.trace import Span
+
+from agent_kernel_otel.operation import Aside
+from agent_kernel_otel.weaver.invocation import InvokeCall
+from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+
+
+def driver_view(call: InvokeCall, driver_id: Any, driver: Any) -> Any:
+    """The view of a driver, of the kind that the kernel takes the driver itself for.
+
+    Streams ask ``isinstance(driver, StreamingDriver)``. What the real driver answers decides the
+    class of the view, which defines its methods on the class, so that every Python version
+    answers the same for it: a proxy would turn streaming drivers into single-shot ones.
+    """
+    kind = StreamingDriverView if call.stream and _streams(driver) else DriverView
+    return kind(call, driver_id, driver)
+
+
+class DriverView:
+    """A driver during an invocation.
+
+    Args:
+        call: The invocation.
+        driver_id: Under which id the kernel looked it up.
+        driver: The real driver.
+    """
+
+    __slots__ = ("_call", "_driver", "_tried_as")
+
+    def __init__(self, call: InvokeCall, driver_id: Any, driver: Any) -> None:
+        self._call = call
+        self._tried_as = driver_id
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "execute_stream":
+            # Up to Python 3.11 isinstance() looks here, and must find what the class says.
+            raise AttributeError(name)
+        return getattr(self._driver, name)
+
+    @property
+    def driver_id(self) -> Any:
+        """The real driver's id."""
+        return self._driver.driver_id
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """One attempt, from its first step to its end."""
+        call = self._call
+        _note_action(call, args, kwargs)
+        span = call.attempting(self._tried_as)
+        try:
+            with Aside(span):
+                result = await self._driver.execute(*args, **kwargs)
+        except BaseException as error:
+            call.attempted(span, error)
+            raise
+        call.attempted(span, None)
+        return result
+
+
+class StreamingDriverView(DriverView):
+    """A driver that streams."""
+
+    __slots__ = ()
+
+    def execute_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """One attempt, from the call to the end of its chunks."""
+        call = self._call
+        _note_action(call, args, kwargs)
+        span = call.attempting(self._tried_as)
+        try:
+            with Aside(span):
+                chunks = self._driver.execute_stream(*args, **kwargs)
+        except BaseException as error:
+            call.attempted(span, error)
+            raise
+        if not hasattr(chunks, "__aiter__"):
+            # Not a stream: the kernel fails over it, with the error that it has for this.
+            return chunks
+        return _chunks_of_attempt(call, span, chunks)
+
+
+async def _chunks_of_attempt(
+    call: InvokeCall, span: Span | None, chunks: AsyncIterator[Any]
+) -> AsyncIterator[Any]:
+    """Pass the chunks on; the driver's span is current in each step, and never in between."""
+    iterator = chunks.__aiter__()
+    try:
+        while True:
+            with Aside(span):
+                try:
+                    chunk = await iterator.__anext__()
+                except StopAsyncIteration:
+                    break
+            yield chunk
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and isasyncgen(iterator):
+            # The driver's own generator, in whose place this one was closed.
+            with Aside(span):
+                await iterator.aclose()
+        call.attempted(span, error)
+        raise
+    call.attempted(span, None)
+
+
+def _note_action(call: InvokeCall, args: Any, kwargs: Any) -> None:
+    context = args[0] if args else kwargs.get("ctx")
+    call.acts_as(getattr(context, "action_id", None))
+
+
+def _streams(driver: Any) -> bool:
+    """What the kernel's own check says of the real driver."""
+    for name in IMPORT_NAMES:
+        kind = getattr(sys.modules.get(f"{name}.drivers.base"), "StreamingDriver", None)
+        if kind is not None:
+            return isinstance(driver, kind)
+    return False

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter under one configuration: what all the calls that it traces share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.telemetry import Telemetry
+from agent_kernel_otel.weaver.grants import GrantLedger
+from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+from agent_kernel_otel.weaver.sessions import SessionNames
+from agent_kernel_otel.weaver.targets import SEAMS
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.trace import TracerProvider
+
+
+class WeaverInstrumentation:
+    """What the traced calls share: telemetry, grants, sessions, and which views they need.
+
+    Args:
+        config: The configuration.
+        tracer_provider: Where spans go; the global provider by default.
+        logger_provider: Where log events go; the global provider by default.
+    """
+
+    def __init__(
+        self,
+        config: InstrumentationConfig,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        self.telemetry = Telemetry(
+            semconv.SCOPE_WEAVER,
+            semconv.SYSTEM_WEAVER,
+            config,
+            tracer_provider=tracer_provider,
+            logger_provider=logger_provider,
+            redact=_kernel_redact,
+        )
+        self.grants = GrantLedger()
+        self.sessions = SessionNames(config.session)
+        self._sampled = {name: _views_of(name, sampled=True) for name in semconv.SPANS}
+        self._unsampled = {name: _views_of(name, sampled=False) for name in semconv.SPANS}
+
+    def views(self, operation: str, *, recording: bool) -> Mapping[str, Any]:
+        """The views of an operation, by the kernel's attribute names.
+
+        Args:
+            operation: Name of its span.
+            recording: Whether that is sampled; else only decisions need to be seen.
+        """
+        return (self._sampled if recording else self._unsampled)[operation]
+
+
+def _views_of(operation: str, *, sampled: bool) -> dict[str, Any]:
+    return {
+        seam.attribute: seam.view
+        for seam in SEAMS
+        if operation in seam.operations and (sampled or seam.decides)
+    }
+
+
+def _kernel_redact(text: str) -> str:
+    for name in IMPORT_NAMES:
+        redact = getattr(sys.modules.get(f"{name}.firewall.redaction"), "redact", None)
+        if redact is not None:
+            return str(redact(text)[0])
+    return text

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switching the Weaver kernel's instrumentation on and off, for all kernels or for one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Mapping
+from threading import RLock
+from typing import Any, Final
+
+import wrapt
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # fmt: skip
+
+from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.weaver.activation import activation
+from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
+from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+from agent_kernel_otel.weaver.patching import KernelPatches, missing_seams
+
+_logger = logging.getLogger(__name__)
+
+_LOADER_KEYWORDS: Final = frozenset(
+    {"skip_dep_check", "raise_exception_on_conflict", "meter_provider"}
+)
+"""What OpenTelemetry's loader and conventions pass besides our settings."""
+
+
+class KernelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Traces every Weaver kernel of the process, made before or after.
+
+    Keywords of ``instrument()``: ``tracer_provider`` and ``logger_provider`` (the global ones by
+    default), ``config`` (an :class:`InstrumentationConfig`), or its settings one by one, which
+    win over ``OTEL_AGENT_KERNEL_*``. An unknown keyword or a value that cannot be read raises
+    :class:`agent_kernel_otel.ConfigurationError`.
+    """
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """The distribution of both import names, ``weaver_kernel`` and ``agent_kernel``."""
+        return ("weaver-kernel >=0.3.0",)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        instrumentation = _configured(kwargs)
+        with _switch.lock:
+            activation.everywhere = instrumentation
+            _switch.update()
+
+    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
+        with _switch.lock:
+            activation.everywhere = None
+            activation.forget_opt_outs()
+            _switch.update()
+
+
+def instrument_kernel(kernel: Any, **settings: Any) -> None:
+    """Trace one kernel, whether or not all are traced.
+
+    Calling it again, or under :class:`KernelInstrumentor`, does not give two spans for a call.
+
+    Args:
+        kernel: A ``weaver_kernel.Kernel``, or a subclass's instance.
+        **settings: As for :meth:`KernelInstrumentor.instrument`; given under a global
+            instrumentation they hold for this kernel alone.
+
+    Raises:
+        TypeError: It is no Weaver kernel.
+        ConfigurationError: A setting is unknown or its value cannot be read.
+    """
+    kernel_class = _kernel_class_of(kernel)
+    with _switch.lock:
+        if settings or activation.everywhere is None:
+            if not settings and activation.chosen(kernel):
+                return
+            activation.choose(kernel, _configured(settings))
+        else:
+            activation.forget(kernel)
+        _switch.add(kernel_class)
+        _switch.update()
+        _warn_of_missing_seams(kernel)
+
+
+def uninstrument_kernel(kernel: Any) -> None:
+    """Stop tracing one kernel; under a global instrumentation it is opted out.
+
+    Args:
+        kernel: A ``weaver_kernel.Kernel``, or a subclass's instance.
+
+    Raises:
+        TypeError: It is no Weaver kernel.
+    """
+    _kernel_class_of(kernel)
+    with _switch.lock:
+        if activation.everywhere is None:
+            activation.forget(kernel)
+        else:
+            activation.choose(kernel, None)
+        _switch.update()
+
+
+def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
+    settings = {name: value for name, value in settings.items() if name not in _LOADER_KEYWORDS}
+    tracer_provider = settings.pop("tracer_provider", None)
+    logger_provider = settings.pop("logger_provider", None)
+    config = settings.pop("config", None)
+    if config is None or settings:
+        config = InstrumentationConfig.resolve({**_fields(config), **settings})
+    return WeaverInstrumentation(
+        config, tracer_provider=tracer_provider, logger_provider=logger_provider
+    )
+
+
+def _fields(config: InstrumentationConfig | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def _kernel_class_of(kernel: Any) -> type:
+    for kind in type(kernel).__mro__:
+        if kind.__name__ == "Kernel" and kind.__module__.partition(".")[0] in IMPORT_NAMES:
+            return kind
+    raise TypeError(
+        f"expected a weaver_kernel.Kernel, got {type(kernel).__module__}."
+        f"{type(kernel).__qualname__}; pass the kernel itself"
+    )
+
+
+def _warn_of_missing_seams(kernel: Any) -> None:
+    missing = missing_seams(kernel)
+    if missing:
+        _logger.warning(
+            "this release of the kernel has no %s; some spans will be missing", ", ".join(missing)
+        )
+
+
+class _Switch:
+    """Keeps what is patched in step with what is active.
+
+    The kernel is never imported here, because that costs a tenth of a second and more: where it
+    is not imported yet, hooks wait for it. A hook cannot be taken back, so that it looks whether
+    anything is active when it runs.
+    """
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self._patches: dict[type, KernelPatches] = {}
+        self._coexistence: dict[str, BuiltinCoexistence] = {}
+        self._waiting = False
+
+    def add(self, kernel_class: type) -> None:
+        """Have a kernel class patched from now on, while anything is active."""
+        if kernel_class not in self._patches:
+            self._patches[kernel_class] = KernelPatches(kernel_class)
+
+    def update(self) -> None:
+        """Patch or put back, by what is active."""
+        if activation.everywhere is not None or activation.kernels():
+            if activation.everywhere is not None and not self._waiting:
+                self._waiting = True
+                for name in IMPORT_NAMES:
+                    wrapt.register_post_import_hook(self._imported, f"{name}.kernel")
+                    wrapt.register_post_import_hook(self._imported, f"{name}.otel")
+            self._install()
+        else:
+            self._remove()
+
+    def _imported(self, module: Any) -> None:
+        try:
+            with self.lock:
+                if activation.everywhere is not None or activation.kernels():
+                    self._install()
+        except Exception:
+            # An import of the app's must not fail over us.
+            faults.swallow(f"patching {module.__name__}")
+
+    def _install(self) -> None:
+        for name in IMPORT_NAMES:
+            kernel_class = getattr(sys.modules.get(f"{name}.kernel"), "Kernel", None)
+            if kernel_class is not None:
+                self.add(kernel_class)
+        for patches in self._patches.values():
+            patches.install()
+        for name in IMPORT_NAMES:
+            module = sys.modules.get(f"{name}.otel")
+            if module is not None:
+                coexistence = self._coexistence.setdefault(name, BuiltinCoexistence(module))
+                coexistence.install()
+                coexistence.adopt()
+
+    def _remove(self) -> None:
+        for coexistence in self._coexistence.values():
+            coexistence.remove()
+        for patches in self._patches.values():
+            patches.remove()
+
+
+_switch = _Switch()

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Invocations, plain, dry and streamed: what is known while one runs, and told at its end."""
+
+from __future__ import annotations
+
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.scrub import identifier, scrub_content
+from agent_kernel_otel.telemetry import Attributes, Decision
+from agent_kernel_otel.weaver.calls import KernelCall
+from agent_kernel_otel.weaver.outcomes import category_of, classify, token_reason_of
+from agent_kernel_otel.weaver.reading import (
+    argument,
+    describe_capability,
+    kernel_attributes,
+    mode_of,
+    read_id,
+    redactions_in,
+    registered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+
+
+class InvokeCall(KernelCall):
+    """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``."""
+
+    __slots__ = (
+        "_asked_mode",
+        "_attempts",
+        "_capability_known",
+        "_downgrade",
+        "_driver_failed",
+        "_driver_id",
+        "_dry_run",
+        "_facts",
+        "_firewall_began",
+        "_firewall_mode",
+        "_late_attempt",
+        "_mode",
+        "_principal",
+        "_redactions",
+        "_rows",
+        "_token",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        stream: bool = False,
+    ) -> None:
+        telemetry = instrumentation.telemetry
+        self.stream = stream
+        self._token = token = argument(args, kwargs, 0, "token")
+        self._principal: Any = kwargs.get("principal")
+        self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
+        self._dry_run = dry_run = bool(kwargs.get("dry_run"))
+        self._attempts = 0
+        self._driver_id: str | None = None
+        self._driver_failed = False
+        self._late_attempt: tuple[Span, int] | None = None
+        self._downgrade: str | None = None
+        self._mode: str | None = None
+        self._firewall_mode: str | None = None
+        self._firewall_began: int | None = None
+        self._facts = self._rows = self._redactions = 0
+
+        attributes = kernel_attributes(kernel, telemetry.system)
+        attributes[semconv.DRY_RUN] = dry_run
+        attributes[semconv.STREAM] = stream
+        capability_id = identifier(getattr(token, "capability_id", None))
+        capability = None
+        span_name = None
+        if capability_id is not None:
+            attributes[semconv.CAPABILITY_ID] = capability_id
+            capability = registered(kernel, token.capability_id)
+            describe_capability(capability, attributes)
+            if telemetry.config.span_naming == "gen_ai" and not dry_run:
+                span_name = f"{semconv.EXECUTE_TOOL} {capability_id}"
+        self._capability_known = capability is not None
+        who = telemetry.principal(getattr(self._principal, "principal_id", None))
+        if who is not None:
+            attributes[semconv.PRINCIPAL_ID] = who
+        if self._asked_mode is not None:
+            attributes[semconv.REQUESTED_RESPONSE_MODE] = self._asked_mode
+        session = instrumentation.sessions.of(kernel)
+        if session is not None:
+            attributes[semconv.SESSION] = session
+        if not dry_run:
+            _describe_tool(capability_id, capability, attributes)
+        token_id = read_id(token, "token_id")
+        grant = instrumentation.grants.find(token_id)
+        if token_id is not None:
+            attributes[semconv.TOKEN_ID] = token_id
+        if grant is not None:
+            attributes[semconv.GRANT_AGE] = monotonic() - grant.granted_at
+            if grant.rule is not None:
+                attributes[semconv.GRANT_RULE] = grant.rule
+        super().__init__(
+            instrumentation,
+            kernel,
+            semconv.INVOKE,
+            attributes,
+            span_name=span_name,
+            links=None if grant is None else grant.links(),
+        )
+        if "arguments" in telemetry.config.capture_content and "args" in kwargs:
+            self.late[semconv.GEN_AI_TOOL_CALL_ARGUMENTS] = scrub_content(
+                kwargs["args"], telemetry.redact
+            )
+
+    # Told by the views ----------------------------------------------------------------------
+
+    def enforced(
+        self,
+        error: BaseException | None,
+        provider: Any,
+        kwargs: Mapping[str, Any],
+        started: int,
+        span: Span | None,
+    ) -> None:
+        """Tell how the token provider's check of the signed decision ended."""
+        engine = type(provider).__name__
+        if error is None:
+            decision = Decision(engine, "enforce", "allowed")
+        else:
+            outcome = classify(error)
+            denied = outcome.status == "denied"
+            code = None
+            if denied:
+                code = token_reason_of(
+                    error,
+                    getattr(self._token, "principal_id", None),
+                    getattr(self._token, "capability_id", None),
+                    kwargs.get("expected_principal_id"),
+                    kwargs.get("expected_capability_id"),
+                )
+            decision = Decision(
+                engine,
+                "enforce",
+                "denied" if denied else "error",
+                reason_code=code,
+                reason_category=category_of(code),
+                error_type=None if denied else outcome.error_type,
+            )
+        self.decided(decision, self.about, started=started, span=span)
+        if decision.reason_code is not None:
+            self.late[semconv.REASON_CODE] = decision.reason_code
+
+    def attempting(self, driver_id: object) -> Span | None:
+        """Open the span of a driver attempt."""
+        self._settle_attempts(cancelled=False)
+        self._attempts += 1
+        self._driver_id = identifier(driver_id) or ""
+        return self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: self._driver_id})
+
+    def attempted(self, span: Span | None, error: BaseException | None) -> None:
+        """End the span of a driver attempt.
+
+        The kernel's deadline cancels an attempt just as a cancelled invocation does. Which of
+        the two it was shows in what the kernel does next, so the span waits for that.
+        """
+        if span is None:
+            return
+        if error is None:
+            self.close_child(span, {semconv.STATUS: "success"})
+            return
+        outcome = classify(error)
+        if outcome.status == "cancelled" and not isinstance(error, GeneratorExit):
+            self._late_attempt = (span, time_ns())
+            return
+        # A stream's driver that is closed early did what it was asked to.
+        status = "success" if isinstance(error, GeneratorExit) else outcome.status
+        status = "error" if status == "denied" else status
+        self._driver_failed = status == "error"
+        late: Attributes = {semconv.STATUS: status}
+        if self._driver_failed and outcome.error_type is not None:
+            late[semconv.ERROR_TYPE] = outcome.error_type
+        self.close_child(span, late, failed=self._driver_failed)
+
+    def _settle_attempts(self, *, cancelled: bool) -> None:
+        """End the attempts that wait for the invocation to go on or to end.
+
+        Args:
+            cancelled: Whether the invocation ends as cancelled, and took the attempt along;
+                otherwise it was the kernel's deadline that cancelled the attempt.
+        """
+        if self._late_attempt is not None:
+            span, ended = self._late_attempt
+            self._late_attempt = None
+            self._driver_failed = not cancelled
+            late: Attributes = {
+                semconv.STATUS: "cancelled" if cancelled else "error",
+                semconv.ERROR_TYPE: "CancelledError" if cancelled else "TimeoutError",
+            }
+            self.close_child(span, late, failed=not cancelled, end_time=ended)
+        for span in self.open_children():
+            # A stream's driver that the kernel leaves open; the event loop closes it later, or
+            # never does. It did what it was asked to.
+            self.close_child(span, {semconv.STATUS: "success"})
+
+    def suggested(self, requested: object, suggestion: object) -> None:
+        """Take note of the response mode that the budget suggests."""
+        self._mode = mode_of(suggestion)
+        if self._mode != mode_of(requested):
+            self._downgrade = "budget"
+
+    def transforming(self, mode: object) -> None:
+        """Take note of the response mode that the firewall was asked for."""
+        self._firewall_mode = mode_of(mode)
+
+    def firewall_began(self) -> None:
+        """Take note that a stream's frames come from the firewall from now on."""
+        self._firewall_began = time_ns()
+
+    def _tell_stream_firewall(self, error: BaseException | None) -> None:
+        """Make the one span of a stream's firewall; an error is its own unless a driver's."""
+        if self._firewall_began is None:
+            return
+        attributes: Attributes = {semconv.REDACTIONS: self._redactions}
+        mode = mode_of(self._mode)
+        if mode is not None:
+            attributes[semconv.RESPONSE_MODE] = mode
+        status = classify(error).status
+        failed = status in {"error", "denied"} and not self._driver_failed
+        if failed:
+            attributes[semconv.ERROR_TYPE] = type(error).__qualname__
+        self.tell_child(semconv.FIREWALL, self._firewall_began, attributes, failed=failed)
+
+    # Told by the result ---------------------------------------------------------------------
+
+    def add_frame(self, frame: Any) -> None:
+        """Count a frame: the only one, or the next one of a stream."""
+        self.acts_as(frame.action_id)
+        self._mode = frame.response_mode
+        self._facts += len(frame.facts)
+        self._rows += len(frame.table_preview)
+        if frame.warnings:
+            self._redactions += redactions_in(frame)
+
+    def describe(self, result: Any) -> None:
+        """Add what the frame tells, or what the dry run would do."""
+        self._settle_attempts(cancelled=False)
+        self._tell_stream_firewall(None)
+        late = self.late
+        if self._dry_run:
+            late[semconv.RESPONSE_MODE] = mode_of(result.response_mode) or ""
+            return
+        if result is not None:
+            if not self.stream:
+                self.add_frame(result)
+            if result.handle is not None:
+                late[semconv.HANDLE_ID] = identifier(result.handle.handle_id) or ""
+            self._capture_result(result)
+        mode = mode_of(self._mode)
+        if mode is not None:
+            late[semconv.RESPONSE_MODE] = mode
+        late[semconv.RESULT_FACTS] = self._facts
+        late[semconv.RESULT_ROWS] = self._rows
+        late[semconv.REDACTIONS] = self._redactions
+        self._describe_course()
+
+    def describe_failure(self, error: BaseException) -> None:
+        """Add what came to pass before the exception, and the exception."""
+        self._settle_attempts(cancelled=classify(error).status == "cancelled")
+        if self.recording and not self._dry_run:
+            self._tell_stream_firewall(error)
+            self._describe_course()
+        super().describe_failure(error)
+
+    def _describe_course(self) -> None:
+        """Add drivers, fallback, downgrade and ids, which a failure has as well."""
+        late = self.late
+        late[semconv.FALLBACK] = self._attempts > 1
+        if self._driver_id is not None:
+            late[semconv.DRIVER_ID] = self._driver_id
+        if self.action_id is not None:
+            late[semconv.GEN_AI_TOOL_CALL_ID] = self.action_id
+        reason = self._downgrade_reason()
+        late[semconv.DOWNGRADED] = reason is not None
+        if reason is not None:
+            late[semconv.DOWNGRADE_REASON] = reason
+        if not self._capability_known:
+            # A deferred namespace is loaded by the invocation itself.
+            describe_capability(
+                registered(self.kernel, getattr(self._token, "capability_id", None)), late
+            )
+
+    def _downgrade_reason(self) -> str | None:
+        got, given = mode_of(self._mode), self._firewall_mode
+        gated = self._asked_mode == "raw" and "admin" not in self._principal.roles
+        if given is not None and got is not None and got != given:
+            # Older kernels leave the admin gate to the firewall (weaver-kernel 0.3 to 0.5).
+            return "admin_gate" if given == "raw" and gated else "firewall"
+        if self._downgrade is not None:
+            return self._downgrade
+        reached_drivers = self._attempts > 0 or given is not None
+        gate_is_in_kernel = "_budget_manager" in vars(self.kernel)
+        return "admin_gate" if gated and reached_drivers and gate_is_in_kernel else None
+
+    def _capture_result(self, frame: Any) -> None:
+        if "results" not in self.telemetry.config.capture_content:
+            return
+        content = {"facts": frame.facts, "rows": frame.table_preview, "raw": frame.raw_data}
+        shown = {name: part for name, part in content.items() if part}
+        self.late[semconv.GEN_AI_TOOL_CALL_RESULT] = scrub_content(shown, self.telemetry.redact)
+
+
+def _describe_tool(capability_id: str | None, capability: Any, attributes: Attributes) -> None:
+    """Add what backends that know the GenAI conventions look for."""
+    attributes[semconv.GEN_AI_OPERATION_NAME] = semconv.EXECUTE_TOOL
+    attributes[semconv.GEN_AI_TOOL_TYPE] = "function"
+    if capability_id is not None:
+        attributes[semconv.GEN_AI_TOOL_NAME] = capability_id
+    description = identifier(getattr(capability, "description", None))
+    if description:
+        attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = description

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wrappers of the kernel's operations: each opens a call, lets the kernel run, and ends it.
+
+Arguments pass through untouched, the original exception is raised again as it is, and where
+nothing is to be traced the original is all that runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.context import get_current
+
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.telemetry import is_suppressed
+from agent_kernel_otel.weaver.activation import active
+from agent_kernel_otel.weaver.calls import (
+    DiscoverCall,
+    ExpandCall,
+    GrantCall,
+    ImportCall,
+    KernelCall,
+)
+from agent_kernel_otel.weaver.invocation import InvokeCall
+from agent_kernel_otel.weaver.streams import traced_stream
+
+Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Shapes:
+    """Tells calls that the kernel's method accepts from those that it refuses.
+
+    A wrong call must raise the kernel's own ``TypeError``, at the call, and be neither span nor
+    count. Binding a signature costs microseconds, so that each shape of call is bound once.
+
+    Args:
+        method: The original method, unbound.
+    """
+
+    _REMEMBERED = 64
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._signature: inspect.Signature | None
+        try:
+            self._signature = inspect.signature(method)
+        except (TypeError, ValueError):
+            self._signature = None
+        self._accepted: set[tuple[Any, ...]] = set()
+
+    def accept(self, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the method takes these arguments."""
+        shape = (len(args), *kwargs)
+        if shape in self._accepted:
+            return True
+        if self._signature is None:
+            return True
+        try:
+            self._signature.bind(kernel, *args, **kwargs)
+        except TypeError:
+            return False
+        if len(self._accepted) < self._REMEMBERED:
+            self._accepted.add(shape)
+        return True
+
+
+def _begin(
+    kind: Callable[..., KernelCall],
+    kernel: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    **options: Any,
+) -> Any:
+    """Open a call; ``None`` where there is nothing to trace."""
+    instrumentation = active(kernel)
+    if instrumentation is None or is_suppressed(get_current()):
+        return None
+    try:
+        return kind(instrumentation, kernel, args, kwargs, **options)
+    except Exception:
+        faults.swallow("starting a call")
+        return None
+
+
+def _synchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
+    def wrapper(
+        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = _begin(kind, kernel, args, kwargs) if shapes.accept(kernel, args, kwargs) else None
+        if call is None:
+            return wrapped(*args, **kwargs)
+        call.enter()
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.finish(error=error)
+            raise
+        else:
+            call.finish(result)
+            return result
+        finally:
+            call.leave()
+
+    return wrapper
+
+
+def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
+    async def traced(
+        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = _begin(kind, kernel, args, kwargs)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        call.enter()
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.finish(error=error)
+            raise
+        else:
+            call.finish(result)
+            return result
+        finally:
+            call.leave()
+
+    def wrapper(
+        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if active(kernel) is None or not shapes.accept(kernel, args, kwargs):
+            return wrapped(*args, **kwargs)
+        return traced(wrapped, kernel, args, kwargs)
+
+    return wrapper
+
+
+def grant(original: Callable[..., Any]) -> Wrapper:
+    """Wrapper of ``Kernel.grant_capability``, through which ``get_token`` goes too."""
+    return _synchronous(GrantCall, Shapes(original))
+
+
+def expand(original: Callable[..., Any]) -> Wrapper:
+    """Wrapper of ``Kernel.expand``."""
+    return _synchronous(ExpandCall, Shapes(original))
+
+
+def import_remote(original: Callable[..., Any]) -> Wrapper:
+    """Wrapper of ``Kernel.import_remote``."""
+    return _synchronous(ImportCall, Shapes(original))
+
+
+def discover_peers(original: Callable[..., Any]) -> Wrapper:
+    """Wrapper of ``Kernel.discover_peers``."""
+    return _asynchronous(DiscoverCall, Shapes(original))
+
+
+def invoke(original: Callable[..., Any]) -> Wrapper:
+    """Wrapper of ``Kernel.invoke``."""
+    return _asynchronous(InvokeCall, Shapes(original))
+
+
+def invoke_stream(original: Callable[..., Any]) -> Wrapper:  # noqa: ARG001 - as its siblings
+    """Wrapper of ``Kernel.invoke_stream``: one call for the whole stream, begun at its first step."""
+
+    def wrapper(
+        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        frames = wrapped(*args, **kwargs)
+        # A foreign wrapper below ours may return anything; only a stream can be traced as one.
+        if active(kernel) is None or not hasattr(frames, "__anext__"):
+            return frames
+        return traced_stream(frames, lambda: _begin(InvokeCall, kernel, args, kwargs, stream=True))
+
+    return wrapper

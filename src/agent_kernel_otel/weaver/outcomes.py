@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exception of the Weaver kernel means: its status, its reason code, its category.
+
+Classes are known by name and module, never by import: the kernel may not be imported yet, has
+two import names, and its older releases lack some of the classes.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import Final
+
+from agent_kernel_otel.scrub import identifier
+from agent_kernel_otel.telemetry import SUCCESS, Outcome
+
+IMPORT_NAMES: Final = ("weaver_kernel", "agent_kernel")
+_OWN_MODULES: Final = tuple(f"{name}." for name in IMPORT_NAMES)
+
+_DENIALS: Final = frozenset(
+    {
+        "PolicyDenied",
+        "TokenExpired",
+        "TokenRevoked",
+        "TokenInvalid",
+        "TokenScopeError",
+        "HandleConstraintViolation",
+    }
+)
+_TOKEN_REASONS: Final = {
+    "TokenExpired": "token_expired",
+    "TokenRevoked": "token_revoked",
+    "TokenInvalid": "token_invalid",
+}
+_CATEGORIES: Final = {
+    "missing_role": "identity",
+    "missing_tenant_attribute": "identity",
+    "missing_attribute": "identity",
+    "insufficient_justification": "justification",
+    "invalid_constraint": "constraint",
+    "rate_limited": "rate_limit",
+    "no_matching_rule": "rule",
+    "explicit_deny_rule": "rule",
+    "intent_not_allowed": "scope",
+    "scope_not_allowed": "scope",
+    "handle_constraint_violation": "handle",
+    "handle_principal_mismatch": "handle",
+    "memory_write_requires_writer": "memory",
+    "memory_sensitive_read_denied": "memory",
+    "token_expired": "token",
+    "token_revoked": "token",
+    "token_invalid": "token",
+    "token_principal_mismatch": "token",
+    "token_capability_mismatch": "token",
+}
+
+
+def is_foreign(collaborator: object) -> bool:
+    """Whether a collaborator's class is the user's, and not the kernel's own."""
+    return not str(type(collaborator).__module__).startswith(_OWN_MODULES)
+
+
+def classify(error: BaseException | None) -> Outcome:
+    """How a call ended that raised ``error``, or none.
+
+    Args:
+        error: What its caller sees.
+
+    Returns:
+        The outcome; the reason code only where the exception itself holds one.
+    """
+    if error is None:
+        return SUCCESS
+    kind = type(error).__qualname__
+    # A coroutine that is closed rather than cancelled ends with GeneratorExit.
+    if isinstance(error, (CancelledError, GeneratorExit)):
+        return Outcome("cancelled", kind)
+    code = reason_code_of(error)
+    if code is not None or _kernel_class(error) in _DENIALS:
+        return Outcome("denied", kind, code)
+    return Outcome("error", kind)
+
+
+def reason_code_of(error: BaseException) -> str | None:
+    """The reason code that an exception holds, as plain text; ``None`` where it holds none."""
+    try:
+        code = getattr(error, "reason_code", None)
+    except Exception:  # the exception's class is the app's, and so is its fault
+        return None
+    return identifier(code) if isinstance(code, str) and code else None
+
+
+def token_reason_of(
+    error: BaseException,
+    token_principal: object,
+    token_capability: object,
+    expected_principal: object,
+    expected_capability: object,
+) -> str | None:
+    """Why a token was refused. The kernel has no codes for this; ids tell, never texts.
+
+    Args:
+        error: What ``TokenProvider.verify`` raised.
+        token_principal: Whom the token was issued to.
+        token_capability: What the token was issued for.
+        expected_principal: Who presented it.
+        expected_capability: What it was presented for.
+    """
+    code = reason_code_of(error)
+    if code is not None:
+        return code
+    kind = _kernel_class(error)
+    if kind == "TokenScopeError":
+        if token_principal != expected_principal:
+            return "token_principal_mismatch"
+        if token_capability != expected_capability:
+            return "token_capability_mismatch"
+    return _TOKEN_REASONS.get(kind or "")
+
+
+def category_of(reason_code: str | None) -> str | None:
+    """The family of a denial's reason code; ``None`` where there is no code."""
+    return None if reason_code is None else _CATEGORIES.get(reason_code, "other")
+
+
+def _kernel_class(error: BaseException) -> str | None:
+    """Name of the most specific kernel class of an exception that tells a denial, if any."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in _DENIALS and kind.__module__.startswith(_OWN_MODULES):
+            return kind.__name__
+    return None

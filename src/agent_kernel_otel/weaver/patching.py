@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patches on the ``Kernel`` class, and their exact undoing."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import wrapt
+
+from agent_kernel_otel.operation import current_operation
+from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
+
+_logger = logging.getLogger(__name__)
+
+
+class SeamDescriptor:
+    """A private collaborator attribute of the kernel, which its own code sees through a view.
+
+    The value stays where it always was, in the kernel's ``__dict__``, which a data descriptor
+    outranks: kernels made before are covered, and nothing is left behind on them.
+
+    Args:
+        name: The attribute's name.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, kernel: Any, owner: type | None = None) -> Any:
+        name = self._name
+        if kernel is None:
+            raise AttributeError(f"type object {_name_of(owner)!r} has no attribute {name!r}")
+        try:
+            real = kernel.__dict__[name]
+        except KeyError:
+            message = f"{type(kernel).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=kernel) from None
+        operation = current_operation()
+        if operation is None or operation.kernel is not kernel or real is None:
+            return real
+        view = operation.views.get(name)
+        return real if view is None else view(operation, real)
+
+    def __set__(self, kernel: Any, value: Any) -> None:
+        kernel.__dict__[self._name] = value
+
+    def __delete__(self, kernel: Any) -> None:
+        try:
+            del kernel.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+
+def _name_of(owner: type | None) -> str:
+    return "Kernel" if owner is None else owner.__name__
+
+
+class KernelPatches:
+    """All patches on one ``Kernel`` class.
+
+    Args:
+        kernel_class: The class, not a subclass of it.
+    """
+
+    def __init__(self, kernel_class: type) -> None:
+        self.kernel_class = kernel_class
+        self._wrappers: dict[str, tuple[Any, Any]] = {}
+        self._descriptors: dict[str, SeamDescriptor] = {}
+
+    def install(self) -> None:
+        """Patch what is there; what a release lacks means fewer spans, and one warning."""
+        missing = [*self._wrap_operations(), *self._describe_seams()]
+        if missing:
+            _logger.warning(
+                "this release of the kernel lacks or redefines %s; some spans will be missing",
+                ", ".join(missing),
+            )
+
+    def remove(self) -> None:
+        """Put every original back, the very objects.
+
+        A wrapper that somebody else has wrapped since stays where it is and lets calls through:
+        taking it out would take theirs along.
+        """
+        for method, (wrapper, original) in list(self._wrappers.items()):
+            if self.kernel_class.__dict__.get(method) is wrapper:
+                setattr(self.kernel_class, method, original)
+                del self._wrappers[method]
+        for name, descriptor in list(self._descriptors.items()):
+            if self.kernel_class.__dict__.get(name) is descriptor:
+                delattr(self.kernel_class, name)
+            del self._descriptors[name]
+
+    def _wrap_operations(self) -> list[str]:
+        missing = []
+        for target in OPERATIONS:
+            original = self.kernel_class.__dict__.get(target.method)
+            if original is None:
+                if target.in_all_releases:
+                    missing.append(target.method)
+                continue
+            ours = self._wrappers.get(target.method)
+            if ours is not None and _is_within(ours[0], original):
+                continue
+            wrapper = wrapt.FunctionWrapper(original, target.wrapper(original))
+            setattr(self.kernel_class, target.method, wrapper)
+            self._wrappers[target.method] = (wrapper, original)
+        return missing
+
+    def _describe_seams(self) -> list[str]:
+        taken = []
+        for seam in SEAMS:
+            if seam.attribute in self._descriptors:
+                continue
+            if inspect.getattr_static(self.kernel_class, seam.attribute, None) is not None:
+                taken.append(seam.attribute)
+                continue
+            descriptor = SeamDescriptor(seam.attribute)
+            setattr(self.kernel_class, seam.attribute, descriptor)
+            self._descriptors[seam.attribute] = descriptor
+        return taken
+
+
+def missing_seams(kernel: Any) -> list[str]:
+    """The collaborator attributes that every known release has and this kernel lacks."""
+    return [
+        seam.attribute
+        for seam in SEAMS
+        if seam.in_all_releases and seam.attribute not in vars(kernel)
+    ]
+
+
+def _is_within(wrapper: Any, method: Any) -> bool:
+    """Whether a wrapper is somewhere in a method's chain of wrappers."""
+    layer = method
+    while layer is not None:
+        if layer is wrapper:
+            return True
+        layer = getattr(layer, "__wrapped__", None)
+    return False

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the kernel's objects without trusting them, and without running the host's code.
+
+Callers can pass anything; a wrong object must fail in the kernel, with the kernel's own error,
+and not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.scrub import identifier, plain
+from agent_kernel_otel.telemetry import Attributes
+
+_RAW_MODE_NOTICES = ("raw mode requires", "raw output (")
+
+
+def argument(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
+    """An argument that may come by position or by keyword; ``None`` where it was not given."""
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def read_id(owner: object, name: str) -> str | None:
+    """An id attribute of any object, as text that can be exported; ``None`` where it has none."""
+    return identifier(getattr(owner, name, None))
+
+
+def kernel_attributes(kernel: Any, system: str) -> Attributes:
+    """What is said of a kernel on each of its operations."""
+    attributes: Attributes = {semconv.SYSTEM: system}
+    kernel_id = vars(kernel).get("_kernel_id")
+    if kernel_id is not None:
+        attributes[semconv.KERNEL_ID] = identifier(kernel_id) or ""
+    return attributes
+
+
+def registered(kernel: Any, capability_id: object) -> Any:
+    """A capability that the kernel's registry holds already, else ``None``.
+
+    ``registry.get()`` can run a deferred namespace loader, which is the host's code
+    (weaver-kernel 0.9 on): the table behind it is read instead.
+    """
+    store = getattr(vars(kernel).get("_registry"), "_store", None)
+    return store.get(capability_id) if isinstance(store, dict) else None
+
+
+def describe_capability(capability: Any, attributes: Attributes) -> None:
+    """Add a capability's safety class and sensitivity, where it is known."""
+    if capability is None:
+        return
+    safety_class = identifier(getattr(capability, "safety_class", None))
+    if safety_class is not None:
+        attributes[semconv.SAFETY_CLASS] = safety_class
+    sensitivity = identifier(getattr(capability, "sensitivity", None))
+    if sensitivity is not None:
+        attributes[semconv.SENSITIVITY] = sensitivity
+
+
+def redactions_in(frame: Any) -> int:
+    """The frame's warnings less the notices about raw mode, which tell of no redaction."""
+    warnings = frame.warnings
+    if not warnings:
+        return 0
+    return sum(not str(warning).startswith(_RAW_MODE_NOTICES) for warning in warnings)
+
+
+def mode_of(value: object) -> str | None:
+    """A response mode as text."""
+    return identifier(plain(value))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names for the budget sessions of kernels."""
+
+from __future__ import annotations
+
+import weakref
+from threading import Lock
+from typing import Any
+
+from agent_kernel_otel.config import SessionNamer
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.scrub import identifier
+
+
+class SessionNames:
+    """One name for each kernel that has a budget, kept while the kernel lives.
+
+    Args:
+        setting: A fixed name, a callable that is asked once for each kernel, or ``None`` for
+            generated names: ``{kernel_id}-{n}`` with the smallest free n, so that kernels made
+            for each request use names again instead of making ever new ones.
+    """
+
+    def __init__(self, setting: str | SessionNamer | None) -> None:
+        self._setting = setting
+        # By id, not by the kernel itself: a subclass may be unhashable or equal to another.
+        self._names: dict[int, str] = {}
+        self._owners: dict[int, weakref.ref[Any]] = {}
+        self._lock = Lock()
+
+    def of(self, kernel: Any) -> str | None:
+        """The session of a kernel; ``None`` where it has no budget manager."""
+        if vars(kernel).get("_budget_manager") is None:
+            return None
+        name = self._names.get(id(kernel))
+        return self._name(kernel) if name is None else name
+
+    def _name(self, kernel: Any) -> str:
+        given = self._ask(kernel)
+        with self._lock:
+            key = id(kernel)
+            name = given or self._generated(kernel)
+            self._names[key] = name
+            self._owners[key] = weakref.ref(kernel, lambda _: self._forget(key))
+        return name
+
+    def _ask(self, kernel: Any) -> str | None:
+        setting = self._setting
+        if not callable(setting):
+            return identifier(setting)
+        try:
+            return identifier(setting(kernel))
+        except Exception:
+            faults.swallow("asking the session callable for a name")
+            return None
+
+    def _generated(self, kernel: Any) -> str:
+        prefix = identifier(vars(kernel).get("_kernel_id")) or "agent-kernel"
+        taken = set(self._names.values())
+        number = 1
+        while f"{prefix}-{number}" in taken:
+            number += 1
+        return f"{prefix}-{number}"
+
+    def _forget(self, key: int) -> None:
+        self._names.pop(key, None)
+        self._owners.pop(key, None)

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel's own code sees instead of its collaborators while one of its calls runs.
+
+A view overrides the methods that the kernel calls, tells the call about them, and forwards
+everything else to the real object, which it never writes to. Nobody but the kernel's own code
+meets a view: collaborators run *aside*, where the kernel hands out the real objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import isasyncgen
+from time import time_ns
+from typing import Any
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.faults import faults
+from agent_kernel_otel.operation import Aside
+from agent_kernel_otel.scrub import identifier
+from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
+from agent_kernel_otel.weaver.driver_views import driver_view
+from agent_kernel_otel.weaver.invocation import InvokeCall
+from agent_kernel_otel.weaver.outcomes import classify, is_foreign
+from agent_kernel_otel.weaver.reading import argument, mode_of, redactions_in
+
+
+class View:
+    """A stand-in for one collaborator during one call.
+
+    Args:
+        call: The call that is running.
+        real: The collaborator.
+    """
+
+    __slots__ = ("_call", "_real")
+
+    def __init__(self, call: Any, real: Any) -> None:
+        self._call = call
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class PolicyView(View):
+    """A policy engine during a grant."""
+
+    __slots__ = ()
+    _call: GrantCall
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Decide, and tell the decision. The engine is asked exactly once."""
+        call, engine = self._call, self._real
+        name = type(engine).__name__
+        attributes: dict[str, Any] = {
+            semconv.POLICY_ENGINE: name,
+            semconv.POLICY_PHASE: "grant",
+        }
+        span = call.open_child(semconv.POLICY, attributes)
+        try:
+            with Aside(span):
+                decision = engine.evaluate(*args, **kwargs)
+        except BaseException as error:
+            rule = _denying_rule(engine, error, args, kwargs)
+            call.refused(error, engine, rule, 0, span)
+            raise
+        call.evaluated(decision, engine, 0, span)
+        return decision
+
+
+class TokenProviderView(View):
+    """A token provider during an invocation: its check enforces the signed decision."""
+
+    __slots__ = ()
+    _call: InvokeCall
+
+    def verify(self, *args: Any, **kwargs: Any) -> Any:
+        """Check the token, and tell how that ended."""
+        call, provider = self._call, self._real
+        span = None
+        if is_foreign(provider):
+            # The app's own provider may open spans: they belong under this one.
+            span = call.open_child(
+                semconv.POLICY,
+                {semconv.POLICY_ENGINE: type(provider).__name__, semconv.POLICY_PHASE: "enforce"},
+            )
+        started = time_ns()
+        try:
+            with Aside(span):
+                verified = provider.verify(*args, **kwargs)
+        except BaseException as error:
+            call.enforced(error, provider, kwargs, started, span)
+            raise
+        if call.recording:
+            call.enforced(None, provider, kwargs, started, span)
+        return verified
+
+
+class DriversView(View):
+    """The kernel's table of drivers: what it gives out tells of its attempts."""
+
+    __slots__ = ()
+    _call: InvokeCall
+
+    def get(self, driver_id: Any, default: Any = None) -> Any:
+        """The driver to try; looking it up is no attempt yet."""
+        driver = self._real.get(driver_id)
+        return default if driver is None else driver_view(self._call, driver_id, driver)
+
+    def __getitem__(self, driver_id: Any) -> Any:
+        return driver_view(self._call, driver_id, self._real[driver_id])
+
+    def __setitem__(self, driver_id: Any, driver: Any) -> None:
+        self._real[driver_id] = driver
+
+    def __delitem__(self, driver_id: Any) -> None:
+        del self._real[driver_id]
+
+    def __contains__(self, driver_id: object) -> bool:
+        return driver_id in self._real
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._real)
+
+    def __len__(self) -> int:
+        return len(self._real)
+
+
+class FirewallView(View):
+    """A firewall during an invocation."""
+
+    __slots__ = ()
+    _call: InvokeCall
+
+    def transform(self, *args: Any, **kwargs: Any) -> Any:
+        """Turn a raw result into a frame, and tell what that changed."""
+        call, firewall = self._call, self._real
+        call.transforming(kwargs.get("response_mode"))
+        span = call.open_child(semconv.FIREWALL, {}) if is_foreign(firewall) else None
+        started = time_ns()
+        try:
+            with Aside(span):
+                frame = firewall.transform(*args, **kwargs)
+        except BaseException as error:
+            _tell_firewall(call, None, error, started, span)
+            raise
+        _tell_firewall(call, frame, None, started, span)
+        return frame
+
+    def apply_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Turn the chunks of a stream into frames: one span for all of them."""
+        call, firewall = self._call, self._real
+        call.transforming(kwargs.get("response_mode"))
+        call.firewall_began()
+        if not is_foreign(firewall):
+            # The kernel's own firewall needs no step of ours for each chunk.
+            return firewall.apply_stream(*args, **kwargs)
+        with Aside():
+            frames = firewall.apply_stream(*args, **kwargs)
+        return _aside_at_each_step(frames)
+
+
+class RouterView(View):
+    """A router during an invocation."""
+
+    __slots__ = ()
+    _call: InvokeCall
+
+    def route(self, *args: Any, **kwargs: Any) -> Any:
+        """Find the drivers to try."""
+        return _inner_step(self._call, semconv.ROUTE, self._real.route, args, kwargs, _route_said)
+
+
+class HandleStoreView(View):
+    """A handle store during an invocation or an expansion."""
+
+    __slots__ = ()
+    _call: KernelCall
+
+    def store(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep a full result."""
+        return _inner_step(self._call, semconv.HANDLE, self._real.store, args, kwargs)
+
+    def expand(self, *args: Any, **kwargs: Any) -> Any:
+        """Give out a part of a full result; older releases have no action id here."""
+        if isinstance(self._call, ExpandCall):
+            self._call.acts_as(kwargs.get("action_id"))
+        with Aside():
+            return self._real.expand(*args, **kwargs)
+
+
+class TraceStoreView(View):
+    """A trace store: each record holds the action id, on paths where nothing else does."""
+
+    __slots__ = ()
+    _call: KernelCall
+
+    def record(self, *args: Any, **kwargs: Any) -> Any:
+        """Write an audit record."""
+        record = argument(args, kwargs, 0, "trace")
+        call = self._call
+        call.acts_as(getattr(record, "action_id", None))
+        event_type = identifier(getattr(record, "event_type", None))
+        said = {} if event_type is None else {semconv.EVENT_TYPE: event_type}
+        return _inner_step(
+            call, semconv.AUDIT, self._real.record, args, kwargs, lambda _: dict(said)
+        )
+
+
+class BudgetView(View):
+    """A budget manager during an invocation."""
+
+    __slots__ = ()
+    _call: InvokeCall
+
+    def suggested_mode(self, *args: Any, **kwargs: Any) -> Any:
+        """Suggest a response mode, and tell where it is stricter than asked."""
+        suggestion = self._real.suggested_mode(*args, **kwargs)
+        try:
+            self._call.suggested(argument(args, kwargs, 0, "requested"), suggestion)
+        except Exception:
+            faults.swallow("reading the budget's suggestion")
+        return suggestion
+
+    def allocate(self, *args: Any, **kwargs: Any) -> Any:
+        """Reserve tokens."""
+        reserving = self._real.allocate(*args, **kwargs)
+        return _allocate(self._call, reserving) if self._call.telemetry.debug else reserving
+
+    def count_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """Count tokens; the counter can be the app's own code."""
+        with Aside():
+            return self._real.count_tokens(*args, **kwargs)
+
+
+async def _allocate(call: InvokeCall, reserving: Any) -> Any:
+    span = call.open_child(semconv.BUDGET, {})
+    try:
+        granted = await reserving
+    except BaseException as error:
+        if span is not None:
+            call.close_child(span, _error_type(error), failed=_is_error(error))
+        raise
+    if span is not None:
+        known = isinstance(granted, int)
+        call.close_child(span, {semconv.BUDGET_GRANTED: granted} if known else {})
+    return granted
+
+
+async def _aside_at_each_step(frames: Any) -> Any:
+    """Run each step of the app's own firewall aside, and nothing of that while it is paused."""
+    iterator = aiter(frames)
+    try:
+        while True:
+            with Aside():
+                try:
+                    frame = await anext(iterator)
+                except StopAsyncIteration:
+                    return
+            yield frame
+    except GeneratorExit:
+        if isasyncgen(iterator):
+            with Aside():
+                await iterator.aclose()
+        raise
+
+
+def _tell_firewall(
+    call: InvokeCall, frame: Any, error: BaseException | None, started: int, span: Any
+) -> None:
+    try:
+        attributes: dict[str, Any] = {}
+        if error is not None:
+            attributes = _error_type(error)
+        else:
+            attributes[semconv.RESPONSE_MODE] = mode_of(frame.response_mode) or ""
+            attributes[semconv.REDACTIONS] = redactions_in(frame)
+        if span is None:
+            call.tell_child(
+                semconv.FIREWALL, started, attributes, failed=error is not None and _is_error(error)
+            )
+        else:
+            call.close_child(span, attributes, failed=error is not None and _is_error(error))
+    except Exception:
+        faults.swallow("telling what the firewall did")
+
+
+def _inner_step(
+    call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
+) -> Any:
+    """Call a collaborator, as a span of its own at level ``debug``."""
+    span = call.open_child(name, {}) if call.telemetry.debug else None
+    try:
+        with Aside(span):
+            result = method(*args, **kwargs)
+    except BaseException as error:
+        if span is not None:
+            call.close_child(span, _error_type(error), failed=_is_error(error))
+        raise
+    if span is not None:
+        call.close_child(span, _describe_step(said, result))
+    return result
+
+
+def _describe_step(said: Any, result: Any) -> dict[str, Any]:
+    try:
+        described: dict[str, Any] = {} if said is None else said(result)
+    except Exception:
+        faults.swallow("describing an inner step")
+        return {}
+    return described
+
+
+def _route_said(plan: Any) -> dict[str, Any]:
+    return {semconv.ROUTE_DRIVERS: len(plan.driver_ids)}
+
+
+def _is_error(error: BaseException) -> bool:
+    return classify(error).status != "cancelled"
+
+
+def _error_type(error: BaseException) -> dict[str, Any]:
+    return {semconv.ERROR_TYPE: type(error).__qualname__}
+
+
+def _denying_rule(engine: Any, error: BaseException, args: Any, kwargs: Any) -> str | None:
+    """Name of the rule that denied, where asking for it has no side effect.
+
+    Only the kernel's own declarative engine qualifies, of that very class: its ``explain``
+    matches the same rules again and keeps no state. Any other engine is asked nothing.
+    """
+    if type(engine).__name__ != "DeclarativePolicyEngine" or is_foreign(engine):
+        return None
+    if classify(error).status != "denied" or "evaluate" in getattr(engine, "__dict__", ()):
+        return None
+    try:
+        explanation = engine.explain(*args, **kwargs)
+        conditions = explanation.failed_conditions
+        # Otherwise the name is that of an allow rule which did not match.
+        if conditions and conditions[0].condition == "denied_by_rule":
+            return identifier(explanation.rule_name)
+    except Exception:
+        faults.swallow("asking the declarative policy engine for its rule")
+    return None
+
+
+def router_view(call: InvokeCall, router: Any) -> Any:
+    """A view where its span is wanted, or where the router is the app's own code."""
+    return RouterView(call, router) if call.telemetry.debug or is_foreign(router) else router
+
+
+def handle_store_view(call: KernelCall, store: Any) -> Any:
+    """A view where an expansion's action id or the inner span is wanted, or for the app's own."""
+    wanted = call.telemetry.debug or isinstance(call, ExpandCall) or is_foreign(store)
+    return HandleStoreView(call, store) if wanted else store
+
+
+def trace_store_view(call: KernelCall, store: Any) -> Any:
+    """A view where the action id is not known otherwise, or as above."""
+    wanted = call.action_id is None or call.telemetry.debug or is_foreign(store)
+    return TraceStoreView(call, store) if wanted else store
