@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,13 @@ def install_package(wheel: Path, into: Path) -> Path:
     return target
 
 
+def _dependencies(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    return [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
+
+
 def environment(name: str, python: Path, wheel: Path, requirements: Iterable[str]) -> Path:
     """The interpreter of an environment with the wheel's dependencies and the requirements.
 
@@ -127,8 +135,7 @@ def environment(name: str, python: Path, wheel: Path, requirements: Iterable[str
     """
     requirements = [*requirements]
     described = run([python, "-c", _DESCRIBE])
-    project = (ROOT / "pyproject.toml").read_text()
-    content = "\n".join([described, project, *requirements]).encode()
+    content = "\n".join([described, *_dependencies(wheel), *requirements]).encode()
     directory = cache() / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     own = directory / "bin" / "python"
     complete = directory / ".complete"

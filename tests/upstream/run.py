@@ -61,38 +61,44 @@ def _suite(python: Path, source: Path, package: Path, options: str = "") -> dict
 
 
 def _compare(python: Path, wheel: Path, package: Path) -> bool:
+    """Run the suite without us and at each span level, and tell what is different."""
     version = ".".join(map(str, environments.version_of(python) or ()))
+    own = environments.environment(f"upstream-{version}", python, wheel, [KERNEL])
     with tempfile.TemporaryDirectory() as scratch:
-        own = environments.environment(f"upstream-{version}", python, wheel, [KERNEL])
         source = _source(Path(scratch))
         bare = _suite(own, source, package)
-        watched = _suite(own, source, package, "--instrumented")
+        print(f"Python {version}, without us: {_summary(bare)}", flush=True)
+        problems = [] if bare["outcomes"] else [f"no test ran\n{bare['output']}"]
+        for level in ("info", "debug"):
+            watched = _suite(own, source, package, f"--instrumented={level}")
+            events = sum(n for name, n in watched["emitted"].items() if name.startswith("event "))
+            spans = sum(watched["emitted"].values()) - events
+            print(f"Python {version}, level {level}: {_summary(watched)}; ", end="")
+            print(f"{spans} spans, {events} events", flush=True)
+            problems += [f"level {level}: {line}" for line in _problems(bare, watched)]
+    for problem in problems:
+        print(f"  {problem}")
+    return not problems
 
+
+def _problems(bare: dict[str, Any], watched: dict[str, Any]) -> list[str]:
     before, after = bare["outcomes"], watched["outcomes"]
-    problems = [
-        f"{test}: {before.get(test, 'absent')} without, {after.get(test, 'absent')} with"
+    changed = [
+        f"{test}: {before.get(test, 'absent')} without us, {after.get(test, 'absent')} with us"
         for test in sorted(before.keys() | after.keys())
         if before.get(test) != after.get(test)
     ]
-    changed = bool(problems)
-    problems += watched["violations"]
-    if not watched["emitted"]:
-        problems.append("nothing was emitted, so the instrumentation was not active")
-    if not before:
-        problems.append(f"no test ran\n{bare['output']}")
     if changed:
-        print(watched["output"])
-    for problem in problems:
-        print(f"  {problem}")
-    for title, outcomes in (("without", before), ("with", after)):
-        counts = Counter(outcomes.values())
-        rest = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if outcome != "passed")
-        print(f"Python {version}, {title:>7} us: {counts['passed']} passed, {rest or '0 failed'}")
-    emitted = watched["emitted"]
-    spans = sum(n for name, n in emitted.items() if not name.startswith("event "))
-    print(f"Python {version}: {spans} spans, {sum(emitted.values()) - spans} events, ", end="")
-    print(f"{len(problems)} problems", flush=True)
-    return not problems
+        changed.append(watched["output"])
+    if not watched["emitted"]:
+        changed.append("nothing was emitted, so the instrumentation was not active")
+    return [*changed, *watched["violations"]]
+
+
+def _summary(run: dict[str, Any]) -> str:
+    counts = Counter(run["outcomes"].values())
+    rest = [f"{n} {outcome}" for outcome, n in counts.items() if outcome != "passed"]
+    return ", ".join([f"{counts['passed']} passed", *(rest or ["0 failed"])])
 
 
 def main() -> int:

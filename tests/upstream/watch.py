@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin that runs another project's tests under the instrumentation and watches it.
 
-Loaded with ``-p watch``. Both runs that are compared load it, so that Hypothesis sees the same
-modules in both; only ``--instrumented`` makes it instrument.
+Loaded with ``-p watch``. All runs that are compared load it, so that Hypothesis sees the same
+modules in all of them; only ``--instrumented`` makes it instrument.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _BalancedContext:
         return self._storage.get_current()
 
 
-def _instrument(watch: _Watch) -> None:
+def _instrument(watch: _Watch, level: str) -> None:
     from opentelemetry import _logs, trace
     from opentelemetry import context as otel_context
     from opentelemetry.sdk._logs import LoggerProvider
@@ -102,7 +102,7 @@ def _instrument(watch: _Watch) -> None:
         logging.getLogger(name).addHandler(complaints)
 
     instrumentor = KernelInstrumentor()
-    instrumentor.instrument()
+    instrumentor.instrument(span_level=level)
 
     def settle(where: str) -> None:
         if +open_spans.names:
@@ -135,13 +135,14 @@ _WATCH = pytest.StashKey[_Watch]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--watch-report", required=True, type=Path)
-    parser.addoption("--instrumented", action="store_true")
+    parser.addoption("--instrumented", metavar="LEVEL", help="the span level")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     watch = config.stash[_WATCH] = _Watch()
-    if config.getoption("instrumented"):
-        _instrument(watch)
+    level = config.getoption("instrumented")
+    if level is not None:
+        _instrument(watch, level)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
