@@ -12,8 +12,8 @@ from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from opentelemetry._logs import SeverityNumber
-from opentelemetry.context import attach, detach, get_current
-from opentelemetry.trace import Link, Span, StatusCode, set_span_in_context
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.trace import INVALID_SPAN, Link, Span, StatusCode, set_span_in_context
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
@@ -79,14 +79,18 @@ class Operation:
         self.views = _NO_VIEWS
         self.late: Attributes = {}
         self._base = base = get_current()
-        self.span = span = telemetry.start_span(span_name or name, attributes, base, links=links)
+        self.span = span = (
+            telemetry.start_span(span_name or name, base, attributes=attributes, links=links)
+            if telemetry.spans
+            else INVALID_SPAN
+        )
         self.recording = span.is_recording()
         # An unsampled span is made current too: what the tools call must see the same decision.
         valid = self.recording or span.get_span_context().is_valid
         self._shown = valid
         self.context = set_span_in_context(span, base) if valid else base
         self._children: list[Span] | None = None
-        self._attached: object = None
+        self._attached: Any = None
         self._marker: Token[Operation | None] | None = None
 
     # Being current --------------------------------------------------------------------------
@@ -114,7 +118,7 @@ class Operation:
             # A coroutine that another context finalises: nothing of ours is current there, and
             # detaching would only log an error.
             return
-        detach(self._attached)  # type: ignore[arg-type]
+        detach(self._attached)
 
     # Child spans ----------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class Operation:
             return None
         try:
             attributes[semconv.SYSTEM] = self.telemetry.system
-            span = self.telemetry.start_span(name, attributes, self.context)
+            span = self.telemetry.start_span(name, self.context, attributes=attributes)
         except Exception:
             faults.swallow(f"starting {name}")
             return None
@@ -191,7 +195,9 @@ class Operation:
             return
         try:
             attributes[semconv.SYSTEM] = self.telemetry.system
-            span = self.telemetry.start_span(name, attributes, self.context, start_time=started)
+            span = self.telemetry.start_span(
+                name, self.context, attributes=attributes, start_time=started
+            )
             if failed:
                 span.set_status(StatusCode.ERROR)
             span.end()
@@ -224,7 +230,7 @@ class Operation:
             span.set_attributes(attributes)
         elif started and self.recording:
             span = self.telemetry.start_span(
-                semconv.POLICY, attributes, self.context, start_time=started
+                semconv.POLICY, self.context, attributes=attributes, start_time=started
             )
         denied = decision.outcome == "denied"
         if denied or (self.telemetry.debug and decision.outcome == "allowed"):
@@ -335,19 +341,18 @@ class Aside:
     """A block in which foreign code runs: no operation is current, and maybe another span is.
 
     Args:
-        span: The span to make current; ``None`` leaves the current one.
+        context: What to make current, from :func:`context_of`; ``None`` leaves it as it is.
     """
 
-    __slots__ = ("_attached", "_marker", "_span")
+    __slots__ = ("_attached", "_context", "_marker")
 
-    def __init__(self, span: Span | None = None) -> None:
-        self._span = span
-        self._attached: object = None
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = context
 
     def __enter__(self) -> None:
         self._marker = _current.set(None)
-        if self._span is not None:
-            self._attached = attach(set_span_in_context(self._span))
+        if self._context is not None:
+            self._attached = attach(self._context)
 
     def __exit__(self, *exc_info: object) -> None:
         try:
@@ -355,5 +360,10 @@ class Aside:
         except ValueError:
             # Another context finalises this block, as in Operation.leave.
             return
-        if self._attached is not None:
-            detach(self._attached)  # type: ignore[arg-type]
+        if self._context is not None:
+            detach(self._attached)
+
+
+def context_of(span: Span | None) -> Context | None:
+    """The current context with a span in it; ``None`` where there is no span."""
+    return None if span is None else set_span_in_context(span)

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry._logs import get_logger
+from opentelemetry._logs import get_logger_provider
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import INVALID_SPAN, Link, Span, get_tracer
+from opentelemetry.trace import NoOpTracer, Span, get_tracer_provider
 
 from agent_kernel_otel._version import __version__
+from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import PrincipalRedactor, Redact
 
 if TYPE_CHECKING:
@@ -78,6 +81,12 @@ class Telemetry:
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
         redact: The kernel's own redaction of a text.
+
+    Attributes:
+        principal: Principal ids in the form in which they may leave.
+        debug: Whether inner steps are wanted.
+        spans: Whether spans are wanted at all.
+        start_span: The tracer's own ``start_span``.
     """
 
     def __init__(
@@ -95,33 +104,38 @@ class Telemetry:
         self.redact = redact
         self.principal = PrincipalRedactor(config)
         self.debug = config.span_level == "debug"
-        self._spans = config.span_level != "off"
-        self._start_span = get_tracer(scope, __version__, tracer_provider).start_span
-        self._logger = get_logger(scope, __version__, logger_provider)
+        self.spans = config.span_level != "off"
+        self._scope = scope
+        self._tracer_provider = tracer_provider
+        self._logger_provider = logger_provider
+        self._providers: tuple[Any, Any] = (None, None)
+        self.start_span: Callable[..., Span] = NoOpTracer().start_span
+        self._emit: Callable[..., None] | None = None
+        self._settled = self._listening = False
+        self._look()
 
-    def start_span(
-        self,
-        name: str,
-        attributes: Attributes,
-        context: Context,
-        *,
-        links: list[Link] | None = None,
-        start_time: int | None = None,
-    ) -> Span:
-        """Start a span; with spans switched off, one that records nothing.
+    def is_listening(self) -> bool:
+        """Whether anything that is emitted goes anywhere."""
+        if not self._settled:
+            self._look()
+        return self._listening
 
-        Args:
-            name: The span's name.
-            attributes: What is known already, so that samplers see it.
-            context: Holds the parent.
-            links: Spans that this one is related to.
-            start_time: When it began, in nanoseconds since the epoch; now by default.
-        """
-        if not self._spans:
-            return INVALID_SPAN
-        return self._start_span(
-            name, context=context, attributes=attributes, links=links, start_time=start_time
-        )
+    def _look(self) -> None:
+        """Find out where spans and events go; an app may set its providers up late, or never."""
+        try:
+            providers = (
+                self._tracer_provider or get_tracer_provider(),
+                self._logger_provider or get_logger_provider(),
+            )
+            if all(map(operator.is_, providers, self._providers)):
+                return
+            tracer_provider, logger_provider = self._providers = providers
+            self.start_span = tracer_provider.get_tracer(self._scope, __version__).start_span
+            self._emit = logger_provider.get_logger(self._scope, __version__).emit
+            self._listening = any(map(_is_real, providers))
+            self._settled = all(map(_is_real, providers))
+        except Exception:
+            faults.swallow("asking the providers for a tracer and a logger")
 
     def emit(
         self,
@@ -140,8 +154,10 @@ class Telemetry:
             attributes: Its attributes.
             context: Holds the span that it belongs to.
         """
+        if self._emit is None:
+            return
         now = time_ns()
-        self._logger.emit(
+        self._emit(
             timestamp=now,
             observed_timestamp=now,
             context=context,
@@ -151,6 +167,11 @@ class Telemetry:
             event_name=name,
             attributes=attributes,
         )
+
+
+def _is_real(provider: object) -> bool:
+    """Whether a provider is more than the API's own stand-in for none."""
+    return not type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry._logs"))
 
 
 def is_suppressed(context: Context) -> bool:

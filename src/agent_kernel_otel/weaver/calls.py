@@ -21,7 +21,6 @@ from agent_kernel_otel.weaver.outcomes import category_of, classify
 from agent_kernel_otel.weaver.reading import (
     argument,
     describe_capability,
-    kernel_attributes,
     mode_of,
     read_id,
     registered,
@@ -39,10 +38,9 @@ class KernelCall(Operation):
     Attributes:
         instrumentation: The adapter under whose configuration it runs.
         action_id: The kernel's audit id of it, once known.
-        about: Whom and what it is about: what its events say.
     """
 
-    __slots__ = ("about", "action_id", "instrumentation")
+    __slots__ = ("_start", "action_id", "instrumentation")
 
     def __init__(
         self,
@@ -55,12 +53,14 @@ class KernelCall(Operation):
         super().__init__(instrumentation.telemetry, kernel, name, attributes, **options)
         self.instrumentation = instrumentation
         self.action_id: str | None = None
-        self.about: Attributes = {
-            key: attributes[key]
-            for key in (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
-            if key in attributes
-        }
+        self._start = attributes
         self.views = instrumentation.views(name, recording=self.recording)
+
+    @property
+    def about(self) -> Attributes:
+        """Whom and what the call is about: what its events say."""
+        keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
+        return {key: self._start[key] for key in keys if key in self._start}
 
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
@@ -87,7 +87,8 @@ class KernelCall(Operation):
 
     def describe_failure(self, error: BaseException) -> None:
         """Add what the exception tells, and emit it where it is a failure."""
-        about = {key: self.about[key] for key in self.about if key != semconv.PRINCIPAL_ID}
+        about = self.about
+        about.pop(semconv.PRINCIPAL_ID, None)
         self.failed(error, classify(error), about)
 
 
@@ -108,14 +109,12 @@ class GrantCall(KernelCall):
         principal = telemetry.principal(
             getattr(argument(args, kwargs, 1, "principal"), "principal_id", None)
         )
-        attributes = kernel_attributes(kernel, telemetry.system)
         capability_id = getattr(request, "capability_id", None)
-        if capability_id is not None:
-            attributes[semconv.CAPABILITY_ID] = identifier(capability_id) or ""
+        capability = registered(kernel, capability_id)
+        facts = instrumentation.kernels.of(kernel)
+        attributes = facts.about(capability_id, capability, as_tool=False)
         if principal is not None:
             attributes[semconv.PRINCIPAL_ID] = principal
-        capability = registered(kernel, capability_id)
-        describe_capability(capability, attributes)
         self._capability_known = capability is not None
         self.rule: str | None = None
         super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
@@ -203,14 +202,13 @@ class ExpandCall(KernelCall):
         telemetry = instrumentation.telemetry
         handle = argument(args, kwargs, 0, "handle")
         principal = kwargs.get("principal")
-        attributes = kernel_attributes(kernel, telemetry.system)
         capability_id = getattr(handle, "capability_id", None)
-        if capability_id is not None:
-            attributes[semconv.CAPABILITY_ID] = identifier(capability_id) or ""
+        facts = instrumentation.kernels.of(kernel)
+        capability = registered(kernel, capability_id)
+        attributes = facts.about(capability_id, capability, as_tool=False)
         who = telemetry.principal(getattr(principal, "principal_id", None))
         if who is not None:
             attributes[semconv.PRINCIPAL_ID] = who
-        describe_capability(registered(kernel, capability_id), attributes)
         handle_id = read_id(handle, "handle_id")
         if handle_id is not None:
             attributes[semconv.HANDLE_ID] = handle_id
@@ -247,7 +245,7 @@ class DiscoverCall(KernelCall):
         args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
         kwargs: Mapping[str, Any],  # noqa: ARG002
     ) -> None:
-        attributes = kernel_attributes(kernel, instrumentation.telemetry.system)
+        attributes = dict(instrumentation.kernels.of(kernel).attributes)
         super().__init__(instrumentation, kernel, semconv.DISCOVER, attributes)
 
     def describe(self, result: Any) -> None:
@@ -269,7 +267,7 @@ class ImportCall(KernelCall):
         args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
         kwargs: Mapping[str, Any],
     ) -> None:
-        attributes = kernel_attributes(kernel, instrumentation.telemetry.system)
+        attributes = dict(instrumentation.kernels.of(kernel).attributes)
         policy = identifier(kwargs.get("trust_policy", "most_restrictive"))
         attributes[semconv.FEDERATION_TRUST_POLICY] = policy or ""
         super().__init__(instrumentation, kernel, semconv.IMPORT, attributes)

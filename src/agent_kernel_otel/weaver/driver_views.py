@@ -10,7 +10,7 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
-from agent_kernel_otel.operation import Aside
+from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
@@ -59,7 +59,7 @@ class DriverView:
         _note_action(call, args, kwargs)
         span = call.attempting(self._tried_as)
         try:
-            with Aside(span):
+            with Aside(context_of(span)):
                 result = await self._driver.execute(*args, **kwargs)
         except BaseException as error:
             call.attempted(span, error)
@@ -79,7 +79,7 @@ class StreamingDriverView(DriverView):
         _note_action(call, args, kwargs)
         span = call.attempting(self._tried_as)
         try:
-            with Aside(span):
+            with Aside(context_of(span)):
                 chunks = self._driver.execute_stream(*args, **kwargs)
         except BaseException as error:
             call.attempted(span, error)
@@ -95,9 +95,10 @@ async def _chunks_of_attempt(
 ) -> AsyncIterator[Any]:
     """Pass the chunks on; the driver's span is current in each step, and never in between."""
     iterator = chunks.__aiter__()
+    context = context_of(span)
     try:
         while True:
-            with Aside(span):
+            with Aside(context):
                 try:
                     chunk = await iterator.__anext__()
                 except StopAsyncIteration:
@@ -106,7 +107,7 @@ async def _chunks_of_attempt(
     except BaseException as error:
         if isinstance(error, GeneratorExit) and isasyncgen(iterator):
             # The driver's own generator, in whose place this one was closed.
-            with Aside(span):
+            with Aside(context):
                 await iterator.aclose()
         call.attempted(span, error)
         raise

@@ -11,6 +11,7 @@ from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.telemetry import Telemetry
 from agent_kernel_otel.weaver.grants import GrantLedger
+from agent_kernel_otel.weaver.kernels import KernelTable
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.sessions import SessionNames
 from agent_kernel_otel.weaver.targets import SEAMS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class WeaverInstrumentation:
-    """What the traced calls share: telemetry, grants, sessions, and which views they need.
+    """What the traced calls share: telemetry, grants, kernels, and which views they need.
 
     Args:
         config: The configuration.
@@ -45,7 +46,7 @@ class WeaverInstrumentation:
             redact=_kernel_redact,
         )
         self.grants = GrantLedger()
-        self.sessions = SessionNames(config.session)
+        self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session))
         self._sampled = {name: _views_of(name, sampled=True) for name in semconv.SPANS}
         self._unsampled = {name: _views_of(name, sampled=False) for name in semconv.SPANS}
 

@@ -16,7 +16,6 @@ from agent_kernel_otel.weaver.outcomes import category_of, classify, token_reaso
 from agent_kernel_otel.weaver.reading import (
     argument,
     describe_capability,
-    kernel_attributes,
     mode_of,
     read_id,
     redactions_in,
@@ -77,29 +76,21 @@ class InvokeCall(KernelCall):
         self._firewall_began: int | None = None
         self._facts = self._rows = self._redactions = 0
 
-        attributes = kernel_attributes(kernel, telemetry.system)
+        capability_id = getattr(token, "capability_id", None)
+        capability = registered(kernel, capability_id)
+        self._capability_known = capability is not None
+        facts = instrumentation.kernels.of(kernel)
+        attributes = facts.about(capability_id, capability, as_tool=not dry_run)
         attributes[semconv.DRY_RUN] = dry_run
         attributes[semconv.STREAM] = stream
-        capability_id = identifier(getattr(token, "capability_id", None))
-        capability = None
-        span_name = None
-        if capability_id is not None:
-            attributes[semconv.CAPABILITY_ID] = capability_id
-            capability = registered(kernel, token.capability_id)
-            describe_capability(capability, attributes)
-            if telemetry.config.span_naming == "gen_ai" and not dry_run:
-                span_name = f"{semconv.EXECUTE_TOOL} {capability_id}"
-        self._capability_known = capability is not None
         who = telemetry.principal(getattr(self._principal, "principal_id", None))
         if who is not None:
             attributes[semconv.PRINCIPAL_ID] = who
         if self._asked_mode is not None:
             attributes[semconv.REQUESTED_RESPONSE_MODE] = self._asked_mode
-        session = instrumentation.sessions.of(kernel)
+        session = instrumentation.kernels.session_of(kernel)
         if session is not None:
             attributes[semconv.SESSION] = session
-        if not dry_run:
-            _describe_tool(capability_id, capability, attributes)
         token_id = read_id(token, "token_id")
         grant = instrumentation.grants.find(token_id)
         if token_id is not None:
@@ -108,6 +99,9 @@ class InvokeCall(KernelCall):
             attributes[semconv.GRANT_AGE] = monotonic() - grant.granted_at
             if grant.rule is not None:
                 attributes[semconv.GRANT_RULE] = grant.rule
+        span_name = None
+        if telemetry.config.span_naming == "gen_ai" and not dry_run:
+            span_name = f"{semconv.EXECUTE_TOOL} {attributes.get(semconv.CAPABILITY_ID, '_OTHER')}"
         super().__init__(
             instrumentation,
             kernel,
@@ -133,6 +127,15 @@ class InvokeCall(KernelCall):
     ) -> None:
         """Tell how the token provider's check of the signed decision ended."""
         engine = type(provider).__name__
+        if error is None and span is None and not self.telemetry.debug:
+            # The usual case, in as few steps as possible.
+            allowed: Attributes = {
+                semconv.POLICY_ENGINE: engine,
+                semconv.POLICY_PHASE: "enforce",
+                semconv.POLICY_OUTCOME: "allowed",
+            }
+            self.tell_child(semconv.POLICY, started, allowed)
+            return
         if error is None:
             decision = Decision(engine, "enforce", "allowed")
         else:
@@ -316,14 +319,3 @@ class InvokeCall(KernelCall):
         content = {"facts": frame.facts, "rows": frame.table_preview, "raw": frame.raw_data}
         shown = {name: part for name, part in content.items() if part}
         self.late[semconv.GEN_AI_TOOL_CALL_RESULT] = scrub_content(shown, self.telemetry.redact)
-
-
-def _describe_tool(capability_id: str | None, capability: Any, attributes: Attributes) -> None:
-    """Add what backends that know the GenAI conventions look for."""
-    attributes[semconv.GEN_AI_OPERATION_NAME] = semconv.EXECUTE_TOOL
-    attributes[semconv.GEN_AI_TOOL_TYPE] = "function"
-    if capability_id is not None:
-        attributes[semconv.GEN_AI_TOOL_NAME] = capability_id
-    description = identifier(getattr(capability, "description", None))
-    if description:
-        attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = description

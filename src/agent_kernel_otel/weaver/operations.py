@@ -74,9 +74,11 @@ def _begin(
 ) -> Any:
     """Open a call; ``None`` where there is nothing to trace."""
     instrumentation = active(kernel)
-    if instrumentation is None or is_suppressed(get_current()):
+    if instrumentation is None:
         return None
     try:
+        if not instrumentation.telemetry.is_listening() or is_suppressed(get_current()):
+            return None
         return kind(instrumentation, kernel, args, kwargs, **options)
     except Exception:
         faults.swallow("starting a call")

@@ -27,22 +27,13 @@ def read_id(owner: object, name: str) -> str | None:
     return identifier(getattr(owner, name, None))
 
 
-def kernel_attributes(kernel: Any, system: str) -> Attributes:
-    """What is said of a kernel on each of its operations."""
-    attributes: Attributes = {semconv.SYSTEM: system}
-    kernel_id = vars(kernel).get("_kernel_id")
-    if kernel_id is not None:
-        attributes[semconv.KERNEL_ID] = identifier(kernel_id) or ""
-    return attributes
-
-
 def registered(kernel: Any, capability_id: object) -> Any:
     """A capability that the kernel's registry holds already, else ``None``.
 
     ``registry.get()`` can run a deferred namespace loader, which is the host's code
     (weaver-kernel 0.9 on): the table behind it is read instead.
     """
-    store = getattr(vars(kernel).get("_registry"), "_store", None)
+    store = getattr(kernel.__dict__.get("_registry"), "_store", None)
     return store.get(capability_id) if isinstance(store, dict) else None
 
 

@@ -28,10 +28,8 @@ class SessionNames:
         self._owners: dict[int, weakref.ref[Any]] = {}
         self._lock = Lock()
 
-    def of(self, kernel: Any) -> str | None:
-        """The session of a kernel; ``None`` where it has no budget manager."""
-        if vars(kernel).get("_budget_manager") is None:
-            return None
+    def of(self, kernel: Any) -> str:
+        """The session of a kernel."""
         name = self._names.get(id(kernel))
         return self._name(kernel) if name is None else name
 

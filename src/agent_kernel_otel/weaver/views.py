@@ -15,7 +15,7 @@ from typing import Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Aside
+from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
@@ -58,7 +58,7 @@ class PolicyView(View):
         }
         span = call.open_child(semconv.POLICY, attributes)
         try:
-            with Aside(span):
+            with Aside(context_of(span)):
                 decision = engine.evaluate(*args, **kwargs)
         except BaseException as error:
             rule = _denying_rule(engine, error, args, kwargs)
@@ -86,7 +86,7 @@ class TokenProviderView(View):
             )
         started = time_ns()
         try:
-            with Aside(span):
+            with Aside(context_of(span)):
                 verified = provider.verify(*args, **kwargs)
         except BaseException as error:
             call.enforced(error, provider, kwargs, started, span)
@@ -139,7 +139,7 @@ class FirewallView(View):
         span = call.open_child(semconv.FIREWALL, {}) if is_foreign(firewall) else None
         started = time_ns()
         try:
-            with Aside(span):
+            with Aside(context_of(span)):
                 frame = firewall.transform(*args, **kwargs)
         except BaseException as error:
             _tell_firewall(call, None, error, started, span)
@@ -291,7 +291,7 @@ def _inner_step(
     """Call a collaborator, as a span of its own at level ``debug``."""
     span = call.open_child(name, {}) if call.telemetry.debug else None
     try:
-        with Aside(span):
+        with Aside(context_of(span)):
             result = method(*args, **kwargs)
     except BaseException as error:
         if span is not None:

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tracing a kernel costs: against nothing, against the same spans by hand, and against
+``weaver_kernel.otel``.
+
+Run it with ``make bench`` or ``python benchmarks/overhead.py [--rounds N]``. Microseconds are
+for orientation; the ratios are the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import opentelemetry.sdk.version
+import wrapt
+from by_hand import info_tree
+from opentelemetry import trace
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from rig import CAPABILITY, Bench, Providers, Result, Variant, load_library, measure
+
+from agent_kernel_otel import instrument_kernel
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--only", choices=sorted(TABLES), help="one table only")
+    options = parser.parse_args()
+    print(
+        f"Python {sys.version.split()[0]}, OpenTelemetry SDK "
+        f"{opentelemetry.sdk.version.__version__}, wrapt {wrapt.__version__}"
+    )
+    for name, table in TABLES.items():
+        if options.only in (None, name):
+            print(f"\n{table.__doc__}")
+            table(options.rounds)
+
+
+def _variant(name: str, bench: Bench, providers: Providers | None, method: str = "invoke") -> Variant:
+    def prepare() -> None:
+        bench.fresh()
+        if providers is not None:
+            providers.empty()
+
+    return Variant(name, getattr(bench, method), prepare)
+
+
+def _traced(library: Any, providers: Providers | None, rows: int = 1, **settings: Any) -> Bench:
+    bench = Bench(library, rows, fail=settings.pop("fail", False))
+    keywords = {} if providers is None else providers.keywords
+    instrument_kernel(bench.kernel, span_level="info", **keywords, **settings)
+    return bench
+
+
+def _print(result: Result, lines: list[tuple[str, str, str, str | None]]) -> None:
+    for label, name, to, less in lines:
+        print(f"  {label:<58}{result.ratio(name, to, less)}")
+    times = ", ".join(f"{name} {result.median(name):.1f}" for name in result.times)
+    print(f"  (us a call: {times})")
+
+
+def invocation(rounds: int) -> None:
+    """Invocation, 1 row"""
+    bare_library, library = load_library(), load_library()
+    sampled, unsampled, root_only = Providers(), Providers(ALWAYS_OFF), Providers()
+    hand, hand_unsampled = Providers(), Providers(ALWAYS_OFF)
+    bare = Bench(bare_library)
+    by_hand = _by_hand(bare_library, hand)
+    by_hand_unsampled = _by_hand(bare_library, hand_unsampled)
+    off = _traced(library, sampled)
+    instrument_kernel(off.kernel, **sampled.keywords, span_level="off")
+    variants = [
+        _variant("bare", bare, None),
+        Variant("by hand", by_hand[1], lambda: (by_hand[0].fresh(), hand.empty())[1]),
+        Variant(
+            "by hand, unsampled",
+            by_hand_unsampled[1],
+            lambda: (by_hand_unsampled[0].fresh(), hand_unsampled.empty())[1],
+        ),
+        _variant("ours", _traced(library, sampled), sampled),
+        _variant("ours, unsampled", _traced(library, unsampled), unsampled),
+        _variant("ours, no SDK", _traced(library, None), None),
+        _variant("ours, spans off", off, None),
+        _variant("kernel's own", _peer(bare_library, root_only), root_only),
+    ]
+    _print(
+        measure(variants, rounds=rounds),
+        [
+            ("whole tree, to bare", "ours", "bare", None),
+            ("overhead of the whole tree, to by hand", "ours", "by hand", "bare"),
+            ("overhead, unsampled, to by hand", "ours, unsampled", "by hand, unsampled", "bare"),
+            ("unsampled, to bare", "ours, unsampled", "bare", None),
+            ("nothing listening (no SDK), to bare", "ours, no SDK", "bare", None),
+            ("spans switched off, to bare", "ours, spans off", "bare", None),
+            ("overhead of 4 spans, to the kernel's own 1 span", "ours", "kernel's own", "bare"),
+        ],
+    )
+
+
+def failing(rounds: int) -> None:
+    """Failing invocation: the only driver raises"""
+    bare_library, library = load_library(), load_library()
+    sampled, root_only = Providers(), Providers()
+    variants = [
+        _variant("bare", Bench(bare_library, fail=True), None, "failing_invoke"),
+        _variant("ours", _traced(library, sampled, fail=True), sampled, "failing_invoke"),
+        _variant(
+            "kernel's own", _peer(bare_library, root_only, fail=True), root_only, "failing_invoke"
+        ),
+    ]
+    _print(
+        measure(variants, rounds=rounds),
+        [
+            ("to bare", "ours", "bare", None),
+            ("overhead, to the kernel's own", "ours", "kernel's own", "bare"),
+        ],
+    )
+
+
+def granting(rounds: int) -> None:
+    """Grant"""
+    bare_library, library = load_library(), load_library()
+    sampled, root_only = Providers(), Providers()
+    variants = [
+        _variant("bare", Bench(bare_library), None, "grant"),
+        _variant("ours", _traced(library, sampled), sampled, "grant"),
+        _variant("kernel's own", _peer(bare_library, root_only), root_only, "grant"),
+    ]
+    _print(
+        measure(variants, rounds=rounds),
+        [
+            ("to bare (2 spans)", "ours", "bare", None),
+            ("the kernel's own (1 span), to bare", "kernel's own", "bare", None),
+        ],
+    )
+
+
+def hundred_rows(rounds: int) -> None:
+    """Invocation, 100 rows"""
+    bare_library, library = load_library(), load_library()
+    sampled = Providers()
+    variants = [
+        _variant("bare", Bench(bare_library, 100), None),
+        _variant("ours", _traced(library, sampled, 100), sampled),
+    ]
+    _print(measure(variants, rounds=rounds, block=12), [("to bare", "ours", "bare", None)])
+
+
+def streaming(rounds: int) -> None:
+    """Stream of 100 chunks"""
+    bare_library, library = load_library(), load_library()
+    sampled = Providers()
+    variants = []
+    for name, bench, providers in (
+        ("bare", Bench(bare_library), None),
+        ("ours", _traced(library, sampled), sampled),
+    ):
+        bench.kernel.register_driver(_Streamer())
+        variants.append(
+            Variant(name, _stream_of(bench), _variant(name, bench, providers).prepare)
+        )
+    _print(measure(variants, rounds=rounds, block=20), [("to bare", "ours", "bare", None)])
+
+
+class _Streamer:
+    driver_id = "memory"
+
+    async def execute(self, ctx: Any) -> Any:
+        raise NotImplementedError
+
+    async def execute_stream(self, ctx: Any) -> Any:
+        for number in range(99):
+            yield {"number": number}
+        yield {"number": 99, "__is_final__": True}
+
+
+def _stream_of(bench: Bench) -> Any:
+    async def call() -> None:
+        frames = bench.kernel.invoke_stream(bench.token, principal=bench.principal, args={})
+        async for _ in frames:
+            pass
+
+    return call
+
+
+def _by_hand(library: Any, providers: Providers) -> tuple[Bench, Any]:
+    bench = Bench(library)
+    tracer = providers.tracer_provider.get_tracer("by-hand")
+
+    async def call() -> None:
+        await bench.invoke()
+        info_tree(tracer)
+
+    return bench, call
+
+
+def _peer(library: Any, providers: Providers, *, fail: bool = False) -> Bench:
+    bench = Bench(library, fail=fail)
+    library.instrument_kernel(bench.kernel, tracer_provider=providers.tracer_provider)
+    return bench
+
+
+TABLES = {
+    "invocation": invocation,
+    "failing": failing,
+    "granting": granting,
+    "hundred-rows": hundred_rows,
+    "streaming": streaming,
+}
+
+if __name__ == "__main__":
+    assert trace.get_tracer_provider().__class__.__name__ == "ProxyTracerProvider", CAPABILITY
+    main()
