@@ -13,7 +13,8 @@ Run it under OpenTelemetry, and every line below becomes a trace:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 from weaver_kernel import (
     BudgetManager,
@@ -34,9 +35,6 @@ from weaver_kernel import (
     TokenRevoked,
 )
 from weaver_kernel.models import CapabilityRequest
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 AGENT = Principal("support-agent", roles=["reader", "writer"], attributes={"tenant": "acme"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent_kernel_otel import semconv as s
 from tests.matrix.spans import (
     ABSENT,
     PRESENT,
@@ -17,8 +18,6 @@ from tests.matrix.spans import (
     firewall,
     of,
 )
-
-from agent_kernel_otel import semconv as s
 
 _TABLE = {s.REQUESTED_RESPONSE_MODE: "table"}
 _BEFORE_ANY_ACTION = {s.ACTION_ID: ABSENT, s.GEN_AI_TOOL_CALL_ID: ABSENT, s.DRIVER_ID: ABSENT}

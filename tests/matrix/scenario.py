@@ -15,11 +15,11 @@ import sys
 from typing import Any
 
 from opentelemetry import trace
+
+import agent_kernel_otel
 from tests.matrix.recording import PROVIDERS, Seen, forget, recorder, tree
 from tests.matrix.scenes import SCENES, ask, framed
 from tests.matrix.world import AGENT, FEATURES, Kernel, lib, make_kernel
-
-import agent_kernel_otel
 
 
 def play(function: Any) -> tuple[list[dict[str, Any]], Seen]:

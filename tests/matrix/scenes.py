@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
+
 from tests.matrix.recording import Seen, forget
 from tests.matrix.world import (
     AGENT,
