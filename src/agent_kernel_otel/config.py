@@ -6,8 +6,9 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any
 
 _logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class InstrumentationConfig:
     capture_content: frozenset[str] = _setting(_content, _NO_CONTENT)
     capability_id_limit: int = _setting(_positive, 100)
     gen_ai_metrics: bool = _setting(_boolean, default=False)
-    session: str | SessionNamer | None = _setting(_session, None)
+    session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -141,6 +142,8 @@ class InstrumentationConfig:
         Raises:
             ConfigurationError: A keyword is unknown or its value cannot be read.
         """
+        # The instrumentation and the distro both read the process's: it is reported on once.
+        report = _report_once if environ is None else _report
         environ = os.environ if environ is None else environ
         given = {name: value for name, value in (settings or {}).items() if value is not None}
         known = {setting.name: setting for setting in fields(cls)}
@@ -154,8 +157,9 @@ class InstrumentationConfig:
             try:
                 given[name] = _read(setting, text, variable)
             except ConfigurationError as error:
-                _logger.error("%s; the default %r is used", error, setting.default)  # noqa: TRY400
-        _warn_of_unknown(environ, known)
+                report(logging.ERROR, f"{error}; the default {setting.default!r} is used")
+        for unknown in _unknown_variables(environ, known):
+            report(logging.WARNING, unknown)
         return cls(**given)
 
 
@@ -173,12 +177,19 @@ def _read(setting: Field[Any], value: Any, source: str) -> Any:
         raise ConfigurationError(f"{source}={shown} cannot be read: {error}") from None
 
 
-def _warn_of_unknown(environ: Mapping[str, str], known: Iterable[str]) -> None:
+def _unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:
     variables = {variable_of(name) for name in known}
     for variable in sorted(environ):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in variables:
             hint = _did_you_mean(variable, variables)
-            _logger.warning("unknown variable %s is ignored%s", variable, hint)
+            yield f"unknown variable {variable} is ignored{hint}"
+
+
+def _report(level: int, message: str) -> None:
+    _logger.log(level, "%s", message)
+
+
+_report_once = cache(_report)
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The distro's decisions, over an environment that is handed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from opentelemetry.environment_variables import (
+    OTEL_LOGS_EXPORTER,
+    OTEL_METRICS_EXPORTER,
+    OTEL_TRACES_EXPORTER,
+)
+from opentelemetry.instrumentation.environment_variables import (
+    OTEL_PYTHON_CONFIGURATOR,
+    OTEL_PYTHON_DISTRO,
+)
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_SDK_DISABLED,
+    OTEL_SERVICE_NAME,
+)
+
+from agent_kernel_otel._version import __version__
+from agent_kernel_otel.scrub import MASK, identifier, scrub_text
+
+ENTRY_POINT: Final = "agent_kernel"
+"""Name of our distro and of our configurator in the entry points."""
+
+DEFAULTS: Final[Mapping[str, str]] = {
+    OTEL_TRACES_EXPORTER: "otlp",
+    OTEL_METRICS_EXPORTER: "otlp",
+    OTEL_LOGS_EXPORTER: "otlp",
+    OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+}
+"""What is set where the user has set nothing. The endpoint is left to the exporter: its own
+default is localhost:4317."""
+
+_SECRET_VARIABLE: Final = re.compile(r"HEADERS|_KEY$|TOKEN|SECRET|PASSWORD|CREDENTIAL")
+_SHOWN_PREFIX: Final = "OTEL_"
+_PROGRAM_SUFFIXES: Final = frozenset({".py", ".pyw", ".pyc", ".pyz", ".zip", ".exe"})
+
+
+def apply_defaults(environ: MutableMapping[str, str]) -> None:
+    """Set what the user has not. An empty value counts as not set, as OpenTelemetry has it."""
+    for variable, value in DEFAULTS.items():
+        if not is_set(environ, variable):
+            environ[variable] = value
+
+
+def is_set(environ: Mapping[str, str], variable: str) -> bool:
+    """Whether a variable has a value that is not empty."""
+    return bool(environ.get(variable, "").strip())
+
+
+def is_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether the user has switched OpenTelemetry off."""
+    return environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+
+
+def other_distro(environ: Mapping[str, str]) -> str | None:
+    """Name of the distro that the user has chosen, where it is not ours."""
+    return _other(environ.get(OTEL_PYTHON_DISTRO))
+
+
+def other_configurator(environ: Mapping[str, str]) -> str | None:
+    """Name of the configurator that the user has chosen, where it is not ours."""
+    return _other(environ.get(OTEL_PYTHON_CONFIGURATOR))
+
+
+def _other(chosen: str | None) -> str | None:
+    return chosen if chosen is not None and chosen != ENTRY_POINT else None
+
+
+def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> dict[str, str]:
+    """What our resource says of the service and of this distro, where the user has not.
+
+    Args:
+        environ: Where the user's own attributes are looked up.
+        command: The command line of the interpreter, ``sys.orig_argv``.
+    """
+    pairs = environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
+    given = {pair.partition("=")[0].strip() for pair in pairs if pair.partition("=")[2].strip()}
+    if is_set(environ, OTEL_SERVICE_NAME):
+        given.add("service.name")
+    attributes = {
+        "telemetry.distro.name": "agent-kernel-otel",
+        "telemetry.distro.version": __version__,
+    }
+    name = service_name(command)
+    if name is not None:
+        attributes["service.name"] = name
+    return {key: value for key, value in attributes.items() if key not in given}
+
+
+def service_name(command: Sequence[str]) -> str | None:
+    """A service name from the script or module being run.
+
+    The program's own arguments are never looked at: they may hold secrets.
+
+    Args:
+        command: The command line of the interpreter, ``sys.orig_argv``.
+
+    Returns:
+        The script's name without its suffix, the module's full name, or for a ``__main__`` that
+        of its folder or package; ``None`` for code from ``-c``, a pipe or a terminal.
+    """
+    arguments = iter(command[1:])
+    for argument in arguments:
+        if argument == "-":
+            return None
+        if argument == "--check-hash-based-pycs":
+            next(arguments, None)
+        if argument.startswith("--"):
+            continue
+        if not argument.startswith("-"):
+            return _name_of_script(argument)
+        # Options of one letter may be written together; -m and -c end the interpreter's own.
+        for at, option in enumerate(argument[1:], start=2):
+            value = argument[at:]
+            if option == "c":
+                return None
+            if option == "m":
+                return _name_of_module(value or next(arguments, ""))
+            if option in "WX":
+                if not value:
+                    next(arguments, None)
+                break
+    return None
+
+
+def _name_of_module(module: str) -> str | None:
+    return identifier(module.removesuffix(".__main__")) or None
+
+
+def _name_of_script(script: str) -> str | None:
+    path = Path(script)
+    if path.stem in {"", "__main__"}:
+        path = path.absolute()
+        if path.stem == "__main__":
+            path = path.parent
+    return identifier(path.stem if path.suffix in _PROGRAM_SUFFIXES else path.name) or None
+
+
+def effective_configuration(environ: Mapping[str, str]) -> str:
+    """The variables that OpenTelemetry reads, in one line, without secrets.
+
+    Headers, keys and tokens are masked as a whole, credentials in any other value by pattern.
+    """
+    shown = []
+    for variable in sorted(environ):
+        if variable.startswith(_SHOWN_PREFIX):
+            secret = _SECRET_VARIABLE.search(variable)
+            shown.append(f"{variable}={MASK if secret else scrub_text(environ[variable])}")
+    return ", ".join(shown)
