@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix upstream bench docs wheel clean
+.PHONY: help setup demo test lint types matrix upstream bench docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
@@ -37,13 +37,16 @@ upstream: $(STAMP) ## run the kernel's own tests without and with the instrument
 	$(BIN)/python -m tests.upstream.run $(ARGS)
 
 bench: $(STAMP) ## measure the overhead
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 docs: $(STAMP) ## generate the reference pages
 	$(BIN)/python -m docs.generate
 
-wheel: $(STAMP) ## build the wheel into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(STAMP) ## build the source distribution and the wheel into dist/
+	$(BIN)/python -m hatchling build --clean -d dist
+
+smoke: wheel ## install the wheel into empty environments and try it
+	$(BIN)/python -m tests.matrix.smoke dist/*.whl
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
