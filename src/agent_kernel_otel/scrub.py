@@ -81,11 +81,6 @@ def identifier(value: object) -> str | None:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
-def plain(value: object) -> object:
-    """The text of a ``str`` enum, and any other value as it is."""
-    return str.__str__(value) if isinstance(value, str) else value
-
-
 class PrincipalRedactor:
     """Principal ids in the form that the configuration allows to leave.
 

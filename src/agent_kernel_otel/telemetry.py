@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import trace
+from opentelemetry._logs import _internal as _logs_internal
 from opentelemetry._logs import get_logger_provider
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -116,7 +118,7 @@ class Telemetry:
 
     def is_listening(self) -> bool:
         """Whether anything that is emitted goes anywhere."""
-        if not self._settled:
+        if not self._settled and (self._listening or _global_providers_exist()):
             self._look()
         return self._listening
 
@@ -167,6 +169,18 @@ class Telemetry:
             event_name=name,
             attributes=attributes,
         )
+
+
+def _global_providers_exist() -> bool:
+    """Whether the app has set a global provider.
+
+    The public getters read the environment each time, which costs more than the rest of what an
+    operation does while nothing listens; they decide where these names are gone.
+    """
+    return (
+        getattr(trace, "_TRACER_PROVIDER", trace) is not None
+        or getattr(_logs_internal, "_LOGGER_PROVIDER", trace) is not None
+    )
 
 
 def _is_real(provider: object) -> bool:

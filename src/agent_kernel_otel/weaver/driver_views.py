@@ -56,7 +56,8 @@ class DriverView:
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         """One attempt, from its first step to its end."""
         call = self._call
-        _note_action(call, args, kwargs)
+        if call.action_id is None:
+            _note_action(call, args, kwargs)
         span = call.attempting(self._tried_as)
         try:
             with Aside(context_of(span)):
@@ -95,10 +96,10 @@ async def _chunks_of_attempt(
 ) -> AsyncIterator[Any]:
     """Pass the chunks on; the driver's span is current in each step, and never in between."""
     iterator = chunks.__aiter__()
-    context = context_of(span)
+    aside = Aside(context_of(span))
     try:
         while True:
-            with Aside(context):
+            with aside:
                 try:
                     chunk = await iterator.__anext__()
                 except StopAsyncIteration:
@@ -107,7 +108,7 @@ async def _chunks_of_attempt(
     except BaseException as error:
         if isinstance(error, GeneratorExit) and isasyncgen(iterator):
             # The driver's own generator, in whose place this one was closed.
-            with Aside(context):
+            with aside:
                 await iterator.aclose()
         call.attempted(span, error)
         raise

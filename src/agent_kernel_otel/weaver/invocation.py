@@ -14,7 +14,6 @@ from agent_kernel_otel.telemetry import Attributes, Decision
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.outcomes import category_of, classify, token_reason_of
 from agent_kernel_otel.weaver.reading import (
-    argument,
     describe_capability,
     mode_of,
     read_id,
@@ -29,7 +28,12 @@ if TYPE_CHECKING:
 
 
 class InvokeCall(KernelCall):
-    """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``."""
+    """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``.
+
+    Attributes:
+        stream: Whether it is a stream.
+        firewall_done: Whether a stream's failure came after the firewall's part, or from outside.
+    """
 
     __slots__ = (
         "_asked_mode",
@@ -48,6 +52,7 @@ class InvokeCall(KernelCall):
         "_redactions",
         "_rows",
         "_token",
+        "firewall_done",
         "stream",
     )
 
@@ -62,7 +67,8 @@ class InvokeCall(KernelCall):
     ) -> None:
         telemetry = instrumentation.telemetry
         self.stream = stream
-        self._token = token = argument(args, kwargs, 0, "token")
+        self.firewall_done = False
+        self._token = token = args[0] if args else kwargs.get("token")
         self._principal: Any = kwargs.get("principal")
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = dry_run = bool(kwargs.get("dry_run"))
@@ -164,7 +170,8 @@ class InvokeCall(KernelCall):
 
     def attempting(self, driver_id: object) -> Span | None:
         """Open the span of a driver attempt."""
-        self._settle_attempts(cancelled=False)
+        if self._late_attempt is not None:
+            self._settle_attempts(cancelled=False)
         self._attempts += 1
         self._driver_id = identifier(driver_id) or ""
         return self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: self._driver_id})
@@ -228,25 +235,25 @@ class InvokeCall(KernelCall):
         """Take note that a stream's frames come from the firewall from now on."""
         self._firewall_began = time_ns()
 
-    def _tell_stream_firewall(self, error: BaseException | None) -> None:
+    def _tell_stream_firewall(self, began: int, error: BaseException | None) -> None:
         """Make the one span of a stream's firewall; an error is its own unless a driver's."""
-        if self._firewall_began is None:
-            return
         attributes: Attributes = {semconv.REDACTIONS: self._redactions}
         mode = mode_of(self._mode)
         if mode is not None:
             attributes[semconv.RESPONSE_MODE] = mode
         status = classify(error).status
-        failed = status in {"error", "denied"} and not self._driver_failed
+        blamed = not (self._driver_failed or self.firewall_done)
+        failed = blamed and status in {"error", "denied"}
         if failed:
             attributes[semconv.ERROR_TYPE] = type(error).__qualname__
-        self.tell_child(semconv.FIREWALL, self._firewall_began, attributes, failed=failed)
+        self.tell_child(semconv.FIREWALL, began, attributes, failed=failed)
 
     # Told by the result ---------------------------------------------------------------------
 
     def add_frame(self, frame: Any) -> None:
         """Count a frame: the only one, or the next one of a stream."""
-        self.acts_as(frame.action_id)
+        if self.action_id is None:
+            self.acts_as(frame.action_id)
         self._mode = frame.response_mode
         self._facts += len(frame.facts)
         self._rows += len(frame.table_preview)
@@ -256,7 +263,8 @@ class InvokeCall(KernelCall):
     def describe(self, result: Any) -> None:
         """Add what the frame tells, or what the dry run would do."""
         self._settle_attempts(cancelled=False)
-        self._tell_stream_firewall(None)
+        if self._firewall_began is not None:
+            self._tell_stream_firewall(self._firewall_began, None)
         late = self.late
         if self._dry_run:
             late[semconv.RESPONSE_MODE] = mode_of(result.response_mode) or ""
@@ -279,7 +287,8 @@ class InvokeCall(KernelCall):
         """Add what came to pass before the exception, and the exception."""
         self._settle_attempts(cancelled=classify(error).status == "cancelled")
         if self.recording and not self._dry_run:
-            self._tell_stream_firewall(error)
+            if self._firewall_began is not None:
+                self._tell_stream_firewall(self._firewall_began, error)
             self._describe_course()
         super().describe_failure(error)
 
@@ -303,6 +312,8 @@ class InvokeCall(KernelCall):
 
     def _downgrade_reason(self) -> str | None:
         got, given = mode_of(self._mode), self._firewall_mode
+        if got == given == self._asked_mode and self._downgrade is None:
+            return None
         gated = self._asked_mode == "raw" and "admin" not in self._principal.roles
         if given is not None and got is not None and got != given:
             # Older kernels leave the admin gate to the firewall (weaver-kernel 0.3 to 0.5).

@@ -74,10 +74,10 @@ def _begin(
 ) -> Any:
     """Open a call; ``None`` where there is nothing to trace."""
     instrumentation = active(kernel)
-    if instrumentation is None:
+    if instrumentation is None or not instrumentation.telemetry.is_listening():
         return None
     try:
-        if not instrumentation.telemetry.is_listening() or is_suppressed(get_current()):
+        if is_suppressed(get_current()):
             return None
         return kind(instrumentation, kernel, args, kwargs, **options)
     except Exception:
@@ -129,7 +129,12 @@ def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if active(kernel) is None or not shapes.accept(kernel, args, kwargs):
+        instrumentation = active(kernel)
+        if (
+            instrumentation is None
+            or not instrumentation.telemetry.is_listening()
+            or not shapes.accept(kernel, args, kwargs)
+        ):
             return wrapped(*args, **kwargs)
         return traced(wrapped, kernel, args, kwargs)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.scrub import identifier, plain
+from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
 
 _RAW_MODE_NOTICES = ("raw mode requires", "raw output (")
@@ -59,4 +59,4 @@ def redactions_in(frame: Any) -> int:
 
 def mode_of(value: object) -> str | None:
     """A response mode as text."""
-    return identifier(plain(value))
+    return identifier(value)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import weakref
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable
 from time import monotonic
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from agent_kernel_otel.weaver.invocation import InvokeCall
 
 
-async def traced_stream(
-    frames: Any, begin: Callable[[], InvokeCall | None]
-) -> AsyncGenerator[Any, Any]:
+def traced_stream(frames: Any, begin: Callable[[], InvokeCall | None]) -> AsyncGenerator[Any, Any]:
     """Pass a stream on, as one call that is current in each step and never in between.
 
     It is a native generator, so that the event loop closes it, and with it the call, where the
@@ -29,12 +27,21 @@ async def traced_stream(
         begin: Opens the call; asked at the first step, so that a stream which is never iterated
             leaves nothing behind.
 
-    Yields:
+    Returns:
         The kernel's frames.
     """
-    call = begin()
-    stream = _Stream(call)
+    course = _Course()
+    generator = _steps(frames, begin, course)
+    course.generator = weakref.ref(generator)
+    return generator
+
+
+async def _steps(
+    frames: Any, begin: Callable[[], InvokeCall | None], course: _Course
+) -> AsyncGenerator[Any, Any]:
+    call = course.begin(begin())
     advance = frames.__anext__()
+    thrown = False
     try:
         while True:
             if call is not None:
@@ -42,12 +49,12 @@ async def traced_stream(
             try:
                 frame = await advance
                 if call is not None:
-                    stream.add(frame)
+                    course.add(frame)
             except StopAsyncIteration:
-                stream.end("exhausted")
+                course.end("exhausted")
                 return
             except BaseException as error:
-                stream.fail(error)
+                course.fail(error, thrown_in=thrown)
                 raise
             finally:
                 if call is not None:
@@ -56,33 +63,50 @@ async def traced_stream(
                 sent = yield frame
             except GeneratorExit:
                 await _close(frames, call)
-                stream.end("abandoned" if _closed_by_the_loop() else "closed")
+                course.end("abandoned" if course.is_let_go() else "closed")
                 raise
             except BaseException as error:
+                thrown = True
                 advance = frames.athrow(error)
             else:
+                thrown = False
                 advance = frames.__anext__() if sent is None else frames.asend(sent)
-    finally:
-        # Whatever came to pass, also a failure to close: the call does not stay open.
-        stream.end("closed")
+    except BaseException as error:
+        course.fail(error, thrown_in=thrown)
+        raise
 
 
-class _Stream:
+class _Course:
     """What one stream has come to; ends its call exactly once.
 
-    A loop that is closed without shutting down its generators never runs their ``finally``. The
-    generator's frame then only lets go of this object, whose end is the call's end.
+    A loop that is closed without shutting down its generators never runs what they would do at
+    their end. The generator's frame then only lets go of this object, whose end is the call's.
 
-    Args:
-        call: The call; ``None`` where nothing is traced.
+    Attributes:
+        generator: The stream that the app holds, as long as it does.
     """
 
-    __slots__ = ("_call", "_last", "_started")
+    __slots__ = ("_call", "_last", "_started", "generator")
 
-    def __init__(self, call: InvokeCall | None) -> None:
-        self._call = call
+    def __init__(self) -> None:
+        self.generator: weakref.ref[Any] | None = None
+        self._call: InvokeCall | None = None
         self._last: Any = None
+        self._started = 0.0
+
+    def begin(self, call: InvokeCall | None) -> InvokeCall | None:
+        """Take the first step, of a call or of nothing that is traced."""
+        self._call = call
         self._started = monotonic()
+        return call
+
+    def is_let_go(self) -> bool:
+        """Whether the app has let go of the generator, and nobody but the event loop runs it.
+
+        Weak references are cleared before a generator is finalised: one that was let go, and is
+        closed for that reason, cannot be reached any more, and one that the app closes can.
+        """
+        return self.generator is not None and self.generator() is None
 
     def add(self, frame: Any) -> None:
         """Take note of a frame."""
@@ -105,13 +129,25 @@ class _Stream:
             call.late[semconv.STREAM_END] = how
             call.finish(self._last)
 
-    def fail(self, error: BaseException) -> None:
-        """End the call with what the stream raised."""
+    def fail(self, error: BaseException, *, thrown_in: bool) -> None:
+        """End the call with what the stream raised.
+
+        Args:
+            error: The exception.
+            thrown_in: Whether it came from outside, and not out of the kernel.
+        """
+        if thrown_in and self.is_let_go():
+            # A program that ends cancels the task in which the loop closes the generator.
+            self.end("abandoned")
+            return
         call, self._call = self._call, None
         if call is not None:
             # A step whose task is destroyed while it waits ends with GeneratorExit.
             cancelled = isinstance(error, (CancelledError, GeneratorExit))
             call.late[semconv.STREAM_END] = "cancelled" if cancelled else "failed"
+            # What the consumer throws in, and what comes to pass after the last frame, is not
+            # the firewall's fault.
+            call.firewall_done = thrown_in or getattr(self._last, "is_final", False)
             call.finish(error=error)
 
     def __del__(self) -> None:
@@ -131,15 +167,3 @@ async def _close(frames: Any, call: InvokeCall | None) -> None:
         await close()
     finally:
         call.leave()
-
-
-def _closed_by_the_loop() -> bool:
-    """Whether the event loop closes the generator, because the app has let go of it.
-
-    The loop then runs ``aclose()`` itself as a task, where an app would await it in one.
-    """
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return False
-    return task is not None and type(task.get_coro()).__name__ == "async_generator_athrow"
