@@ -199,7 +199,7 @@ PRINCIPAL_ID: Final = _attribute(
 CAPABILITY_ID: Final = _attribute(
     "agent_kernel.capability_id",
     "The capability asked for.",
-    (*_OPERATIONS, POLICY_DECISION, *_EXCEPTIONS),
+    (*_OPERATIONS, POLICY_DECISION, GRANT_EXCEPTION, INVOKE_EXCEPTION, EXPAND_EXCEPTION),
     at_start=True,
 )
 SAFETY_CLASS: Final = _attribute(
