@@ -23,6 +23,7 @@ Only calls of a kernel are traced, and its collaborators as the kernel calls the
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,13 @@ def _weaver_instrumentor() -> Any:
     except ModuleNotFoundError as error:
         if not _is_opentelemetry(error):
             raise
-        _logger.info("nothing is traced: %s", _how_to_install(error))
+        _say_once(f"nothing is traced: {_how_to_install(error)}")
         return None
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _logger.info(line)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -40,13 +41,15 @@ class Faults:
             return
         self._logged.add(doing)
         error = sys.exc_info()[1]
-        _logger.warning(
-            "telemetry is incomplete: %s at %s while %s; the app is not affected, "
-            "and this is logged once",
-            type(error).__qualname__,
-            _our_line(error),
-            doing,
-        )
+        # Handlers and filters of the app can raise, and would make this fault its own.
+        with suppress(Exception):
+            _logger.warning(
+                "telemetry is incomplete: %s at %s while %s; the app is not affected, "
+                "and this is logged once",
+                type(error).__qualname__,
+                _our_line(error),
+                doing,
+            )
 
 
 def _our_line(error: BaseException | None) -> str:

@@ -7,8 +7,9 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final
 
 from agent_kernel_otel.config import InstrumentationConfig
@@ -35,9 +36,11 @@ _PATTERNS: Final = tuple(
         (r"\b(Bearer|Basic|Digest|Negotiate|ApiKey)\s+[\w.~+/=:-]{4,}", rf"\1 {MASK}"),
         (r"\beyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)?", MASK),
         (
-            r"\b(?:sk|pk|rk)[-_][\w-]{8,}|\bgh[pousr]_\w{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}"
-            r"|\bxox[a-z]-[\w-]{6,}|\b(?:AKIA|ASIA)[0-9A-Z]{8,}|\bAIza[\w-]{20,}|\bnpm_\w{10,}"
-            r"|\bhf_\w{10,}|\bya29\.[\w-]{8,}",
+            (
+                r"\b(?:sk|pk|rk)[-_][\w-]{8,}|\bgh[pousr]_\w{8,}|\bgithub_pat_\w{8,}"
+                r"|\bglpat-[\w-]{8,}|\bxox[a-z]-[\w-]{6,}|\b(?:AKIA|ASIA)[0-9A-Z]{8,}"
+                r"|\bAIza[\w-]{20,}|\bnpm_\w{10,}|\bhf_\w{10,}|\bya29\.[\w-]{8,}"
+            ),
             MASK,
         ),
         (
@@ -93,7 +96,8 @@ class PrincipalRedactor:
     def __init__(self, config: InstrumentationConfig) -> None:
         self._form = config.principal_id
         key = config.principal_hash_key
-        self._key = key.encode() if key is not None else secrets.token_bytes(32)
+        # A key from the environment can hold bytes that are no UTF-8, as lone surrogates.
+        self._key = secrets.token_bytes(32) if key is None else key.encode("utf-8", "surrogatepass")
         self._hashes: dict[str, str] = {}
 
     def __call__(self, principal_id: object) -> str | None:
@@ -131,7 +135,8 @@ def scrub_text(text: str, redact: Redact | None = None, limit: int = TEXT_LIMIT)
         shown = pattern.sub(replacement, shown)
     if redact is not None:
         shown = redact(shown[:TEXT_LIMIT])
-    return shown
+    # A mask can be longer than what it hides.
+    return shown if len(shown) <= TEXT_LIMIT else shown[: TEXT_LIMIT - 1] + "…"
 
 
 def scrub_content(content: object, redact: Redact | None = None) -> str:
@@ -145,25 +150,59 @@ def scrub_content(content: object, redact: Redact | None = None) -> str:
         JSON of at most :data:`CONTENT_LIMIT` characters; past that it is cut, and is then no
         longer valid JSON, which the ellipsis at its end shows.
     """
-    shown = json.dumps(_scrubbed(content, redact, depth=0), ensure_ascii=False, default=str)
+    try:
+        shown = json.dumps(
+            _Scrubber(redact).scrub(content, depth=0), ensure_ascii=False, default=str
+        )
+    except Exception:  # content is the app's: its keys, mappings and numbers can raise
+        return f"<{type(content).__name__}>"
     return shown if len(shown) <= CONTENT_LIMIT else shown[: CONTENT_LIMIT - 1] + "…"
 
 
-def _scrubbed(value: object, redact: Redact | None, depth: int) -> Any:
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return scrub_text(str.__str__(value), redact)
-    if depth >= 6:
-        return "…"
-    if isinstance(value, Mapping):
-        return {
-            scrub_text(str(key), redact, 64): (
-                MASK if _SECRET_KEY.fullmatch(str(key)[:64]) else _scrubbed(item, redact, depth + 1)
-            )
-            for key, item in list(value.items())[:50]
-        }
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_scrubbed(item, redact, depth + 1) for item in list(value)[:50]]
-    # Another object's text is its author's choice, and may hold anything.
-    return f"<{type(value).__name__}>"
+class _Scrubber:
+    """Scrubs one content, as much of it as can be shown: the rest is not even looked at.
+
+    Args:
+        redact: The kernel's own redaction of a text.
+    """
+
+    _DEPTH: Final = 6
+    _BREADTH: Final = 50
+
+    def __init__(self, redact: Redact | None) -> None:
+        self._redact = redact
+        self._room = CONTENT_LIMIT
+
+    def scrub(self, value: object, depth: int) -> Any:
+        """A value as what JSON can say of it."""
+        self._room -= 2  # its punctuation at least
+        if self._room <= 0:
+            return "…"
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, str):
+            return self._text(str.__str__(value), TEXT_LIMIT)
+        if depth >= self._DEPTH:
+            return "…"
+        if isinstance(value, Mapping):
+            return {
+                self._text(str(key), 64): (
+                    MASK if _SECRET_KEY.fullmatch(str(key)[:64]) else self.scrub(item, depth + 1)
+                )
+                for key, item in self._some(value.items())
+            }
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.scrub(item, depth + 1) for item in self._some(value)]
+        # Another object's text is its author's choice, and may hold anything.
+        return f"<{type(value).__name__}>"
+
+    def _text(self, text: str, limit: int) -> str:
+        shown = scrub_text(text, self._redact, limit)
+        self._room -= len(shown)
+        return shown
+
+    def _some(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in islice(items, self._BREADTH):
+            if self._room <= 0:
+                return
+            yield item

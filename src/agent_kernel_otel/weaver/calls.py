@@ -8,6 +8,7 @@ own (:mod:`agent_kernel_otel.weaver.invocation`).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Span
@@ -22,6 +23,7 @@ from agent_kernel_otel.weaver.reading import (
     argument,
     describe_capability,
     mode_of,
+    read,
     read_id,
     registered,
 )
@@ -107,9 +109,9 @@ class GrantCall(KernelCall):
         telemetry = instrumentation.telemetry
         request = argument(args, kwargs, 0, "request")
         principal = telemetry.principal(
-            getattr(argument(args, kwargs, 1, "principal"), "principal_id", None)
+            read(argument(args, kwargs, 1, "principal"), "principal_id")
         )
-        capability_id = getattr(request, "capability_id", None)
+        capability_id = read(request, "capability_id")
         capability = registered(kernel, capability_id)
         facts = instrumentation.kernels.of(kernel)
         attributes = facts.about(capability_id, capability, as_tool=False)
@@ -120,7 +122,7 @@ class GrantCall(KernelCall):
         super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
         content = telemetry.config.capture_content
         if "goals" in content:
-            self._capture(semconv.GOAL, getattr(request, "goal", None))
+            self._capture(semconv.GOAL, read(request, "goal"))
         if "justifications" in content:
             self._capture(semconv.JUSTIFICATION, kwargs.get("justification"))
 
@@ -129,11 +131,15 @@ class GrantCall(KernelCall):
             self.late[key] = scrub_text(text, self.telemetry.redact)
 
     def evaluated(self, decision: Any, engine: Any, started: int, span: Span | None) -> None:
-        """Tell the decision that the policy engine returned."""
-        allowed = bool(getattr(decision, "allowed", True))
-        self.rule = _allowing_rule(decision)
-        code = getattr(decision, "reason_code", None)
-        code = identifier(code) if isinstance(code, str) and code else None
+        """Tell the decision that the policy engine returned; the engine may return anything."""
+        try:
+            allowed = bool(getattr(decision, "allowed", True))
+            self.rule = _allowing_rule(decision)
+            code = getattr(decision, "reason_code", None)
+            code = identifier(code) if isinstance(code, str) and code else None
+        except Exception:
+            faults.swallow("reading a policy decision")
+            return
         self.decided(
             Decision(
                 engine=type(engine).__name__,
@@ -178,13 +184,12 @@ class GrantCall(KernelCall):
             self.late[semconv.TOKEN_ID] = token_id
             context = self.span.get_span_context()
             self.instrumentation.grants.remember(token_id, context, self.rule)
-        expires_at, issued_at = token.expires_at, token.issued_at
-        self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
+        expires_at, issued_at = read(token, "expires_at"), read(token, "issued_at")
+        if isinstance(expires_at, datetime) and isinstance(issued_at, datetime):
+            self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
         if not self._capability_known:
             # A deferred namespace is loaded by the grant itself.
-            describe_capability(
-                registered(self.kernel, getattr(token, "capability_id", None)), self.late
-            )
+            describe_capability(registered(self.kernel, read(token, "capability_id")), self.late)
 
 
 class ExpandCall(KernelCall):
@@ -202,11 +207,11 @@ class ExpandCall(KernelCall):
         telemetry = instrumentation.telemetry
         handle = argument(args, kwargs, 0, "handle")
         principal = kwargs.get("principal")
-        capability_id = getattr(handle, "capability_id", None)
+        capability_id = read(handle, "capability_id")
         facts = instrumentation.kernels.of(kernel)
         capability = registered(kernel, capability_id)
         attributes = facts.about(capability_id, capability, as_tool=False)
-        who = telemetry.principal(getattr(principal, "principal_id", None))
+        who = telemetry.principal(read(principal, "principal_id"))
         if who is not None:
             attributes[semconv.PRINCIPAL_ID] = who
         handle_id = read_id(handle, "handle_id")

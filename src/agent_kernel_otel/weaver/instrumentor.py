@@ -12,7 +12,7 @@ from typing import Any, Final
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # fmt: skip
 
-from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.weaver.activation import activation
 from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
@@ -70,12 +70,11 @@ def instrument_kernel(kernel: Any, **settings: Any) -> None:
     """
     kernel_class = _kernel_class_of(kernel)
     with _switch.lock:
-        if settings or activation.everywhere is None:
-            if not settings and activation.chosen(kernel):
-                return
-            activation.choose(kernel, _configured(settings))
-        else:
-            activation.forget(kernel)
+        if settings or not activation.chosen(kernel):
+            if settings or activation.everywhere is None:
+                activation.choose(kernel, _configured(settings))
+            else:
+                activation.forget(kernel)
         _switch.add(kernel_class)
         _switch.update()
         _warn_of_missing_seams(kernel)
@@ -104,6 +103,10 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     tracer_provider = settings.pop("tracer_provider", None)
     logger_provider = settings.pop("logger_provider", None)
     config = settings.pop("config", None)
+    if config is not None and not isinstance(config, InstrumentationConfig):
+        raise ConfigurationError(
+            f"config is a {type(config).__name__}; expected an InstrumentationConfig"
+        )
     if config is None or settings:
         config = InstrumentationConfig.resolve({**_fields(config), **settings})
     return WeaverInstrumentation(
@@ -128,11 +131,15 @@ def _kernel_class_of(kernel: Any) -> type:
 
 
 def _warn_of_missing_seams(kernel: Any) -> None:
-    missing = missing_seams(kernel)
+    missing = [name for name in missing_seams(kernel) if name not in _warned_of]
     if missing:
+        _warned_of.update(missing)
         _logger.warning(
             "this release of the kernel has no %s; some spans will be missing", ", ".join(missing)
         )
+
+
+_warned_of: set[str] = set()
 
 
 class _Switch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 
@@ -59,6 +59,24 @@ def _name_of(owner: type | None) -> str:
     return "Kernel" if owner is None else owner.__name__
 
 
+_ON = (True,)
+
+
+class _Wrapper(NamedTuple):
+    """A wrapper of ours on a method.
+
+    Attributes:
+        wrapper: What was put on the class.
+        original: What was there before.
+        switch: Empty while the wrapper is off. wrapt asks for its truth at each call, which for
+            a list costs nothing.
+    """
+
+    wrapper: Any
+    original: Any
+    switch: list[bool]
+
+
 class KernelPatches:
     """All patches on one ``Kernel`` class.
 
@@ -68,27 +86,31 @@ class KernelPatches:
 
     def __init__(self, kernel_class: type) -> None:
         self.kernel_class = kernel_class
-        self._wrappers: dict[str, tuple[Any, Any]] = {}
+        self._wrappers: dict[str, _Wrapper] = {}
         self._descriptors: dict[str, SeamDescriptor] = {}
+        self._warned_of: set[str] = set()
 
     def install(self) -> None:
         """Patch what is there; what a release lacks means fewer spans, and one warning."""
         missing = [*self._wrap_operations(), *self._describe_seams()]
-        if missing:
+        news = [name for name in missing if name not in self._warned_of]
+        if news:
+            self._warned_of.update(news)
             _logger.warning(
                 "this release of the kernel lacks or redefines %s; some spans will be missing",
-                ", ".join(missing),
+                ", ".join(news),
             )
 
     def remove(self) -> None:
         """Put every original back, the very objects.
 
-        A wrapper that somebody else has wrapped since stays where it is and lets calls through:
-        taking it out would take theirs along.
+        A wrapper that somebody else has wrapped since stays where it is, switched off: taking it
+        out would take theirs along.
         """
-        for method, (wrapper, original) in list(self._wrappers.items()):
-            if self.kernel_class.__dict__.get(method) is wrapper:
-                setattr(self.kernel_class, method, original)
+        for method, ours in list(self._wrappers.items()):
+            ours.switch.clear()
+            if self.kernel_class.__dict__.get(method) is ours.wrapper:
+                setattr(self.kernel_class, method, ours.original)
                 del self._wrappers[method]
         for name, descriptor in list(self._descriptors.items()):
             if self.kernel_class.__dict__.get(name) is descriptor:
@@ -104,11 +126,17 @@ class KernelPatches:
                     missing.append(target.method)
                 continue
             ours = self._wrappers.get(target.method)
-            if ours is not None and _is_within(ours[0], original):
-                continue
-            wrapper = wrapt.FunctionWrapper(original, target.wrapper(original))
+            if ours is not None:
+                if _is_within(ours.wrapper, original):
+                    ours.switch[:] = _ON
+                    continue
+                # Whoever wrapped it hides what is below: ours may be there, or may be gone. The
+                # new one goes on top, and the old one must not open a second span.
+                ours.switch.clear()
+            switch = list(_ON)
+            wrapper = wrapt.FunctionWrapper(original, target.wrapper(original), enabled=switch)
             setattr(self.kernel_class, target.method, wrapper)
-            self._wrappers[target.method] = (wrapper, original)
+            self._wrappers[target.method] = _Wrapper(wrapper, original, switch)
         return missing
 
     def _describe_seams(self) -> list[str]:

@@ -22,9 +22,17 @@ def argument(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name
     return args[position] if len(args) > position else kwargs.get(name)
 
 
+def read(owner: object, name: str) -> Any:
+    """An attribute of any object; ``None`` where it has none, or raises when asked for it."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # the object is the app's, and so is its fault
+        return None
+
+
 def read_id(owner: object, name: str) -> str | None:
     """An id attribute of any object, as text that can be exported; ``None`` where it has none."""
-    return identifier(getattr(owner, name, None))
+    return identifier(read(owner, name))
 
 
 def registered(kernel: Any, capability_id: object) -> Any:
@@ -34,17 +42,21 @@ def registered(kernel: Any, capability_id: object) -> Any:
     (weaver-kernel 0.9 on): the table behind it is read instead.
     """
     store = getattr(kernel.__dict__.get("_registry"), "_store", None)
-    return store.get(capability_id) if isinstance(store, dict) else None
+    if type(capability_id) is not str and isinstance(capability_id, str):
+        # A subclass can have any hash and any equality, and either can raise.
+        capability_id = str.__str__(capability_id)
+    known = type(capability_id) is str and isinstance(store, dict)
+    return store.get(capability_id) if known else None
 
 
 def describe_capability(capability: Any, attributes: Attributes) -> None:
     """Add a capability's safety class and sensitivity, where it is known."""
     if capability is None:
         return
-    safety_class = identifier(getattr(capability, "safety_class", None))
+    safety_class = read_id(capability, "safety_class")
     if safety_class is not None:
         attributes[semconv.SAFETY_CLASS] = safety_class
-    sensitivity = identifier(getattr(capability, "sensitivity", None))
+    sensitivity = read_id(capability, "sensitivity")
     if sensitivity is not None:
         attributes[semconv.SENSITIVITY] = sensitivity
 

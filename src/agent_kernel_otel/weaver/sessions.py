@@ -37,6 +37,9 @@ class SessionNames:
         given = self._ask(kernel)
         with self._lock:
             key = id(kernel)
+            known = self._names.get(key)
+            if known is not None:
+                return known  # another thread has named it meanwhile
             name = given or self._generated(kernel)
             self._names[key] = name
             self._owners[key] = weakref.ref(kernel, lambda _: self._forget(key))
