@@ -109,6 +109,6 @@ class Intake:
             refusal: Why it was refused.
         """
         self._notices.warn(
-            f"refused {transport} requests with status {refusal.http_status}",
+            f"refused over {transport}, {what} (status {refusal.http_status})",
             f"refused over {transport}, {what}: {refusal.text}",
         )

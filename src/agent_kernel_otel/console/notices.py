@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SECONDS_BETWEEN: Final = 5.0
-_KINDS: Final = 100
+_KINDS: Final = 20
 
 
 class Notices:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``agent-kernel-otel COMMAND``.
+
+Each command is a module with ``SUMMARY``, ``add_arguments(parser)`` and
+``run(arguments, rest) -> exit code``; ``rest`` is what followed ``--``. A module is imported only
+when its command is asked for, and imports nothing heavy before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final[dict[str, str]] = {
+    "console": "agent_kernel_otel.console.command",
+}
+"""Module of each command."""
+
+_PROGRAM: Final = "agent-kernel-otel"
+_USAGE_ERROR: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if None.
+
+    Returns:
+        The exit code: the command's own, or 2 if the arguments are wrong.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    rest: list[str] = []
+    if "--" in arguments:
+        # argparse would swallow the dashes, and read options of the command as ours.
+        position = arguments.index("--")
+        arguments, rest = arguments[:position], arguments[position + 1 :]
+    if arguments and arguments[0] in COMMANDS:
+        module = importlib.import_module(COMMANDS[arguments[0]])
+        parser = argparse.ArgumentParser(prog=f"{_PROGRAM} {arguments[0]}")
+        module.add_arguments(parser)
+        options, unknown = parser.parse_known_args(arguments[1:])
+        if unknown:
+            parser.error(f"unknown: {' '.join(unknown)} (a program to run goes after --)")
+        exit_code: int = module.run(options, tuple(rest))
+        return exit_code
+    return _main_help(arguments)
+
+
+def fail(text: str) -> int:
+    """Writes one line about what is wrong to stderr, and gives the exit code for it."""
+    sys.stderr.write(f"{_PROGRAM}: {text}\n")
+    return _USAGE_ERROR
+
+
+def _main_help(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM, description="OpenTelemetry distro for agent kernels."
+    )
+    from agent_kernel_otel._version import __version__  # noqa: PLC0415
+
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        commands.add_parser(name, help=importlib.import_module(module).SUMMARY, add_help=False)
+    parser.parse_args(arguments)
+    return _USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console as a program: receiver, store, feed and output put together, signals, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from agent_kernel_otel.console import child as child_process
+from agent_kernel_otel.console.child import CommandFailed
+from agent_kernel_otel.console.feed import Feed, Output
+from agent_kernel_otel.console.intake import Intake
+from agent_kernel_otel.console.json_output import JsonOutput
+from agent_kernel_otel.console.keys import pressed_keys
+from agent_kernel_otel.console.notices import Notices
+from agent_kernel_otel.console.receiver import PortUnavailable, Receiver, is_loopback
+from agent_kernel_otel.console.schema import StoreError
+from agent_kernel_otel.console.store import Store
+from agent_kernel_otel.console.terminal import Terminal, write_notice
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from agent_kernel_otel.console.command import ConsoleOptions
+
+_STEP_SECONDS: Final = 0.1
+_DRAIN_QUIET_SECONDS: Final = 0.25
+_DRAIN_SECONDS: Final = 2.0
+_USAGE_ERROR: Final = 2
+_BROKEN_PIPE: Final = 141
+_DENIALS_NAMED: Final = 3
+_METRICS_KEY: Final = "m"
+
+
+def run_console(options: ConsoleOptions) -> int:
+    """Runs the console until its command has ended, or until it is told to stop.
+
+    Args:
+        options: What to do.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        store = Store(options.database, max_spans=options.max_spans)
+    except StoreError as error:
+        write_notice(str(error))
+        return _USAGE_ERROR
+    try:
+        return _ConsoleRun(options, store).run()
+    except PortUnavailable as error:
+        write_notice(str(error))
+        return _USAGE_ERROR
+    except CommandFailed as error:
+        write_notice(str(error))
+        return error.exit_code
+    finally:
+        store.close()
+
+
+class _ConsoleRun:
+    def __init__(self, options: ConsoleOptions, store: Store) -> None:
+        self._options = options
+        self._store = store
+        self._terminal: Terminal | None = None
+        output: Output
+        if options.json:
+            output = JsonOutput(sys.stdout)
+            self._notices = Notices(write_notice)
+        else:
+            output = self._terminal = Terminal(
+                sys.stdout, color=options.color, attributes=options.attributes
+            )
+            self._notices = Notices(self._terminal.notice)
+        self._feed = Feed(store, output, self._notices, history=options.history)
+        self._stop_requests = 0
+        self._metrics_wanted = False
+
+    def run(self) -> int:
+        options = self._options
+        intake = Intake(self._store, self._notices)
+        receiver = Receiver(intake, options.host, options.grpc_port, options.http_port)
+        stopped = False
+        child: subprocess.Popen[bytes] | None = None
+        try:
+            self._announce(receiver)
+            try:
+                if options.command:
+                    child = self._start_child(receiver)
+                    self._follow_child(child)
+                else:
+                    self._follow_until_stopped()
+                receiver.stop()
+                stopped = True
+                self._feed.finish()
+                self._conclude(child)
+            except BrokenPipeError:
+                # Whoever read our output has gone; the command is still to end in its own way.
+                _discard_stdout()
+                return child_process.exit_code_of(child) if child else _BROKEN_PIPE
+            return child_process.exit_code_of(child) if child else 0
+        finally:
+            if not stopped:
+                receiver.stop()
+
+    def _announce(self, receiver: Receiver) -> None:
+        if not is_loopback(self._options.host):
+            self._notices.say(
+                f"warning: {self._options.host} can be reached from other machines, and whoever "
+                "reaches it can send"
+            )
+        self._notices.say(
+            f"listening: gRPC {receiver.url(receiver.grpc_port)}, "
+            f"HTTP {receiver.url(receiver.http_port)}"
+        )
+
+    def _start_child(self, receiver: Receiver) -> subprocess.Popen[bytes]:
+        for name in child_process.redirected_endpoints(os.environ):
+            self._notices.say(f"{name} is replaced for the command: it sends here")
+        return child_process.start(
+            self._options.command,
+            child_process.environment_for(receiver, os.environ),
+            stdout_to_stderr=self._options.json,
+        )
+
+    def _follow_child(self, child: subprocess.Popen[bytes]) -> None:
+        def stop(number: int) -> None:
+            self._stop_requests += 1
+            # A terminal sends its Ctrl-C to the command as well; only the impatient ask again.
+            if number != signal.SIGINT or self._stop_requests > 1:
+                child.terminate()
+
+        with _signals_call(stop):
+            while child.poll() is None:
+                self._feed.step(_STEP_SECONDS)
+            ended = time.monotonic()
+            while True:
+                since_end = time.monotonic() - ended
+                quiet = min(since_end, self._feed.quiet_for())
+                if quiet >= _DRAIN_QUIET_SECONDS or since_end >= _DRAIN_SECONDS:
+                    return
+                self._feed.step(_DRAIN_QUIET_SECONDS - quiet)
+
+    def _follow_until_stopped(self) -> None:
+        def stop(_: int) -> None:
+            self._stop_requests += 1
+
+        with _signals_call(stop), contextlib.ExitStack() as screen:
+            if self._terminal is not None and self._terminal.is_terminal:
+                can_press = screen.enter_context(pressed_keys(self._on_key))
+                screen.enter_context(self._terminal.footer(lambda: self._footer(can_press)))
+            while not self._stop_requests:
+                self._feed.step(_STEP_SECONDS)
+                if self._metrics_wanted and self._terminal is not None:
+                    self._metrics_wanted = False
+                    self._terminal.metrics(self._store)
+
+    def _on_key(self, key: str) -> None:
+        self._metrics_wanted |= key == _METRICS_KEY
+
+    def _footer(self, can_press: bool) -> str:
+        waiting = self._feed.waiting
+        parts = [self._totals()]
+        if waiting:
+            parts.append(f"{waiting:,} unfinished")
+        parts.append(f"{_METRICS_KEY}: metrics, Ctrl-C: stop" if can_press else "Ctrl-C: stop")
+        return "  |  ".join(parts)
+
+    def _conclude(self, child: subprocess.Popen[bytes] | None) -> None:
+        if self._terminal is not None:
+            self._terminal.metrics(self._store)
+        summary = self._summary()
+        if child is not None:
+            summary += f"; the command exited with {child_process.exit_code_of(child)}"
+        if self._terminal is not None:
+            self._terminal.line(summary)
+        else:
+            self._notices.say(summary)
+        self._notices.flush()
+
+    def _summary(self) -> str:
+        counters = self._store.counters
+        if not (counters.spans or counters.logs or counters.points or self._feed.shown):
+            hint = ""
+            if self._options.command:
+                hint = ": is it instrumented, for example run under opentelemetry-instrument?"
+            return f"nothing was received{hint}"
+        summary = self._totals(self._named_denials())
+        for count, what in (
+            (counters.evicted_spans, "spans"),
+            (counters.evicted_logs, "log records"),
+            (counters.evicted_series, "metric series"),
+        ):
+            if count:
+                summary += f"; the oldest {count:,} {what} were evicted"
+        if counters.rejected:
+            summary += f"; {counters.rejected:,} spans with invalid ids were refused"
+        return summary
+
+    def _named_denials(self) -> str:
+        denials = self._store.denials()
+        named = [
+            f"{reason or 'no reason'} {capability}".rstrip() + f" x{count}"
+            for reason, capability, count in denials[:_DENIALS_NAMED]
+        ]
+        more = len(denials) - len(named)
+        return ", ".join([*named, f"{more} other kinds"] if more > 0 else named)
+
+    def _totals(self, denials: str = "") -> str:
+        counters = self._store.counters
+        parts = [_count(self._feed.shown, "trace"), _count(counters.spans, "span")]
+        parts += [
+            _count(number, word)
+            for number, word in (
+                (counters.logs, "log record"),
+                (counters.points, "metric point"),
+                (counters.redactions, "redaction"),
+                (counters.fallbacks, "fallback"),
+            )
+            if number
+        ]
+        if counters.denied:
+            parts.append(f"{counters.denied:,} denied" + (f" ({denials})" if denials else ""))
+        parts += [
+            f"{number:,} {words}"
+            for number, words in (
+                (counters.cancelled, "cancelled"),
+                (counters.errors, "in error"),
+            )
+            if number
+        ]
+        return ", ".join(parts)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+@contextlib.contextmanager
+def _signals_call(handler: Callable[[int], None]) -> Iterator[None]:
+    def handle(number: int, _: FrameType | None) -> None:
+        handler(number)
+
+    before: dict[Any, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _discard_stdout() -> None:
+    # The interpreter flushes stdout at exit, and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of ``agent-kernel-otel console``; imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Final
+
+_EXTRA: Final = "console"
+_PACKAGES_OF_EXTRA: Final = frozenset({"rich", "starlette", "uvicorn", "anyio", "h11"})
+_DEFAULT_MAX_SPANS: Final = 100_000
+
+SUMMARY: Final = "receive OTLP on this machine and show every trace as a tree"
+"""One line for the list of commands."""
+
+USAGE: Final = "agent-kernel-otel console [options] [-- COMMAND ARG...]"
+
+DESCRIPTION: Final = """\
+Receives OTLP over gRPC and HTTP on this machine and shows every trace as a tree once it is
+finished, then the metrics as a table.
+
+Without a COMMAND it runs until Ctrl-C. Send to it with
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 opentelemetry-instrument python app.py
+
+With a COMMAND it runs that, told by OTEL_EXPORTER_OTLP_ENDPOINT to send here, shows what arrives
+and exits with the COMMAND's exit code:
+  agent-kernel-otel console -- opentelemetry-instrument python app.py
+"""
+
+EPILOG: Final = """\
+--json writes OTLP JSON, one object a line, and nothing else on stdout:
+  {"resourceSpans": ...}    one trace, once it is finished; spans that come later have a line of
+                            their own with the same traceId, so every span is there exactly once
+  {"resourceLogs": ...}     one export request, as received; traceId and spanId name its span
+  {"resourceMetrics": ...}  one export request, as received; the last one of a process has its
+                            final values (cumulative temporality)
+Notices, and the stdout of COMMAND, go to stderr.
+
+Symbols always come with a word: + success, x error, ! denied, - cancelled, ~ fallback,
+# redactions, or their Unicode kin where the stream can encode them.
+
+Exit codes: the COMMAND's; 0 after Ctrl-C; 2 if a port is in use, FILE is no console database, an
+option is wrong or a package is missing; 126 or 127 if COMMAND cannot be run.
+"""
+
+
+@dataclass(frozen=True)
+class ConsoleOptions:
+    """What the console is asked to do.
+
+    Attributes:
+        host: Address or name to listen on.
+        grpc_port: Port for OTLP over gRPC, 0 for any free one.
+        http_port: Port for OTLP over HTTP, 0 for any free one.
+        database: File to keep telemetry in, None for memory.
+        max_spans: Spans kept, and likewise log records.
+        history: Whether to begin with what the database holds.
+        json: Whether to write OTLP JSON instead of drawing.
+        color: False for none, None to decide by the stream.
+        attributes: Whether to show every attribute of every span.
+        command: Program and arguments to run; empty to run until stopped.
+    """
+
+    host: str
+    grpc_port: int
+    http_port: int
+    database: str | None
+    max_spans: int
+    history: bool
+    json: bool
+    color: bool | None
+    attributes: bool
+    command: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the console to its parser."""
+    parser.usage = USAGE
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--grpc-port",
+        type=_port,
+        default=4317,
+        metavar="PORT",
+        help="OTLP over gRPC (default: %(default)s; 0: any free port)",
+    )
+    parser.add_argument(
+        "--http-port",
+        type=_port,
+        default=4318,
+        metavar="PORT",
+        help="OTLP over HTTP (default: %(default)s; 0: any free port)",
+    )
+    parser.add_argument("--db", metavar="FILE", help="keep the telemetry in an SQLite file")
+    parser.add_argument(
+        "--history", action="store_true", help="with --db: begin with what FILE holds"
+    )
+    parser.add_argument(
+        "--max-spans",
+        type=_positive,
+        default=_DEFAULT_MAX_SPANS,
+        metavar="N",
+        help="spans kept, and likewise log records; the oldest go first (default: 100,000)",
+    )
+    parser.add_argument(
+        "--attributes", action="store_true", help="show every attribute of every span"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="write OTLP JSON, one object a line (see below)"
+    )
+    parser.add_argument("--no-color", action="store_true", help="no colour, as with NO_COLOR=1")
+
+
+def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
+    """Runs the console.
+
+    Args:
+        arguments: The parsed options.
+        command: What followed ``--``.
+
+    Returns:
+        The exit code.
+    """
+    options = ConsoleOptions(
+        host=arguments.host,
+        grpc_port=arguments.grpc_port,
+        http_port=arguments.http_port,
+        database=arguments.db,
+        max_spans=arguments.max_spans,
+        history=arguments.history,
+        json=arguments.json,
+        color=False if arguments.no_color else None,
+        attributes=arguments.attributes,
+        command=command,
+    )
+    try:
+        from agent_kernel_otel.console.app import run_console  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES_OF_EXTRA:
+            raise
+        from agent_kernel_otel.cli import fail  # noqa: PLC0415
+
+        return fail(
+            f"the console needs the package {package}: pip install 'agent-kernel-otel[{_EXTRA}]'"
+        )
+    return run_console(options)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port (0 to 65535)")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
