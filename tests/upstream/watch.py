@@ -113,7 +113,8 @@ def _instrument(watch: _Watch, level: str) -> None:
             watch.violation(where, f"{balance.attached} contexts are still attached")
         current = trace.get_current_span()
         if current.get_span_context().is_valid:
-            watch.violation(where, f"{current} is still current")
+            name = getattr(current, "name", "")
+            watch.violation(where, f"span {name} is still current")
         # Each violation is told once, at the test that caused it.
         open_spans.names.clear()
         balance.attached = 0
