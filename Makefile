@@ -40,7 +40,7 @@ bench: $(STAMP) ## measure the overhead
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 docs: $(STAMP) ## generate the reference pages
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/generate.py
 
 wheel: $(STAMP) ## build the source distribution and the wheel into dist/
 	$(BIN)/python -m hatchling build --clean -d dist
