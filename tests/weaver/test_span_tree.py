@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from weaver_kernel import DeclarativePolicyEngine
 
-from agent_kernel_otel import semconv
+from agent_kernel_otel import instrument_kernel, semconv, uninstrument_kernel
 from tests.support.capture import Capture
 from tests.support.kernels import ALICE, READ, grant, make_kernel, memory_driver
 
@@ -84,3 +86,25 @@ async def test_debug_adds_the_inner_steps(debug_capture: Capture) -> None:
     assert invoke.only(semconv.ROUTE)[semconv.ROUTE_DRIVERS] == 1
     assert invoke.only(semconv.AUDIT)[semconv.EVENT_TYPE] == "invoke"
     assert invoke[semconv.CAPABILITY_ID] == READ
+
+
+async def test_an_invocation_knows_its_grants_age_and_rule_though_the_grant_was_not_sampled() -> (
+    None
+):
+    engine = DeclarativePolicyEngine.from_dict(
+        {"rules": [{"name": "readers-read", "action": "allow", "match": {"roles": ["reader"]}}]}
+    )
+    captured = Capture()
+    kernel = make_kernel(policy=engine)
+    instrument_kernel(kernel, **captured.providers)
+    unsampled = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(0))
+    with trace.use_span(NonRecordingSpan(unsampled)):
+        token = grant(kernel).token
+    await kernel.invoke(token, principal=ALICE, args={})
+    uninstrument_kernel(kernel)
+    invoked = captured.root()
+    assert invoked.name == semconv.INVOKE
+    assert invoked[semconv.GRANT_AGE] >= 0.0
+    assert invoked[semconv.GRANT_RULE] == "readers-read"
+    assert not invoked.span.links, "the grant's span is nowhere to be found"
+    captured.check()

@@ -176,14 +176,21 @@ class GrantCall(KernelCall):
             span=span,
         )
 
+    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
+        """End the grant, and remember it for the invocations to come, sampled or not."""
+        try:
+            token_id = None if error is not None else read_id(result.token, "token_id")
+            if token_id is not None:
+                context = self.span.get_span_context()
+                self.instrumentation.grants.remember(token_id, context, self.rule)
+                self.late[semconv.TOKEN_ID] = token_id
+        except Exception:
+            faults.swallow("remembering a grant")
+        super().finish(result, error)
+
     def describe(self, result: Any) -> None:
-        """Add the token that was granted, and remember it for the invocations to come."""
+        """Add how long the token is valid."""
         token = result.token
-        token_id = read_id(token, "token_id")
-        if token_id is not None:
-            self.late[semconv.TOKEN_ID] = token_id
-            context = self.span.get_span_context()
-            self.instrumentation.grants.remember(token_id, context, self.rule)
         expires_at, issued_at = read(token, "expires_at"), read(token, "issued_at")
         if isinstance(expires_at, datetime) and isinstance(issued_at, datetime):
             self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
