@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from functools import cache
 from typing import Any, Final
 
 from opentelemetry._logs import get_logger_provider
@@ -25,9 +24,9 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.trace import get_tracer_provider
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
-from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.distro import defaults
-from agent_kernel_otel.weaver.logs import KernelLogProcessor, scrub_exports_of
+from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
+from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
 _logger = logging.getLogger(__name__)
 
@@ -59,20 +58,7 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
         if not defaults.is_set(os.environ, OTEL_CONFIG_FILE):
             kwargs = _with_ours(kwargs)
         super()._configure(**kwargs)  # type: ignore[no-untyped-call]
-        scrub_exporting_handlers()
-
-
-def scrub_exporting_handlers() -> None:
-    """Have the root logger's handlers that export see scrubbed copies of the kernel's records."""
-    for handler in logging.getLogger().handlers:
-        # There are two of them, by release and configuration, and one is about to go.
-        if any(kind.__module__.startswith("opentelemetry.") for kind in type(handler).__mro__):
-            scrub_exports_of(handler, _config())
-
-
-@cache
-def _config() -> InstrumentationConfig:
-    return InstrumentationConfig.resolve()
+        attend_exporting_handlers()
 
 
 def _with_ours(given: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +72,7 @@ def _with_ours(given: dict[str, Any]) -> dict[str, Any]:
         **given,
         "resource_attributes": {**attributes, **(given.get("resource_attributes") or {})},
         "log_record_processors": [
-            KernelLogProcessor(_config()),
+            KernelLogProcessor(process_config()),
             *(given.get("log_record_processors") or ()),
         ],
     }
@@ -128,7 +114,7 @@ def _log_effective_configuration() -> None:
         _logger.addHandler(handler)
     if _logger.isEnabledFor(logging.DEBUG):
         variables = defaults.effective_configuration(os.environ)
-        _logger.debug("effective configuration: %s; %s", variables, _config())
+        _logger.debug("effective configuration: %s; %s", variables, process_config())
     if asked:
         _logger.removeHandler(handler)
         _logger.setLevel(level)

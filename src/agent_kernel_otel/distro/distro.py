@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.instrumentation.dependencies import DependencyConflictError
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 
-from agent_kernel_otel.distro.configurator import scrub_exporting_handlers
 from agent_kernel_otel.distro.defaults import apply_defaults, other_configurator
+from agent_kernel_otel.distro.handlers import attend_exporting_handlers
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -38,4 +38,4 @@ class AgentKernelDistro(BaseDistro):  # type: ignore[misc]
                 "instrumentor %s failed and is skipped; the others are not affected",
                 entry_point.name,
             )
-        scrub_exporting_handlers()
+        attend_exporting_handlers()

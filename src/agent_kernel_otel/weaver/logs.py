@@ -243,7 +243,7 @@ class KernelLogFilter(logging.Filter):
 
 
 def scrub_exports_of(handler: logging.Handler, config: InstrumentationConfig) -> None:
-    """Have a handler that exports see scrubbed copies of the kernel's records, once.
+    """Have a handler that exports see scrubbed copies of the kernel's records.
 
     Unlike :class:`KernelLogFilter` it leaves the record alone on every Python.
 
@@ -252,8 +252,6 @@ def scrub_exports_of(handler: logging.Handler, config: InstrumentationConfig) ->
         config: Says in which form principal ids leave.
     """
     emit = handler.emit
-    if getattr(emit, "scrubs_kernel_records", False):
-        return
     scrubber = Scrubber(config)
 
     def emit_scrubbed(record: logging.LogRecord) -> None:
@@ -267,7 +265,6 @@ def scrub_exports_of(handler: logging.Handler, config: InstrumentationConfig) ->
             record = scrubbed
         emit(record)
 
-    emit_scrubbed.scrubs_kernel_records = True  # type: ignore[attr-defined]
     handler.emit = emit_scrubbed  # type: ignore[method-assign]
 
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The handlers through which OpenTelemetry exports an app's log records."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from weakref import WeakSet
+
+from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.weaver.logs import scrub_exports_of
+
+_attended: WeakSet[logging.Handler] = WeakSet()
+
+
+@cache
+def process_config() -> InstrumentationConfig:
+    """The configuration that the process's environment gives."""
+    return InstrumentationConfig.resolve()
+
+
+def attend_exporting_handlers() -> None:
+    """See to the exporting handlers of the root logger; those seen to before are left alone.
+
+    They get scrubbed copies of the kernel's records, and the app's warnings go on being printed
+    where the app has set up no logging.
+    """
+    for handler in logging.getLogger().handlers:
+        if _exports(handler) and handler not in _attended:
+            _attended.add(handler)
+            scrub_exports_of(handler, process_config())
+            _keep_the_last_resort(handler)
+
+
+def _exports(handler: logging.Handler) -> bool:
+    # There are two such classes, by release and configuration, and one of them is about to go.
+    return any(kind.__module__.startswith("opentelemetry.") for kind in type(handler).__mro__)
+
+
+def _keep_the_last_resort(handler: logging.Handler) -> None:
+    # Python prints warnings by itself only while there is no handler at all, so that an exporting
+    # one would silence an app that relies on it.
+    emit = handler.emit
+
+    def emit_and_print(record: logging.LogRecord) -> None:
+        emit(record)
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and not _is_handled(record.name):
+            last.handle(record)
+
+    handler.emit = emit_and_print  # type: ignore[method-assign]
+
+
+def _is_handled(name: str) -> bool:
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if not all(map(_exports, logger.handlers)):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False

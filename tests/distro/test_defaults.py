@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the distro decides, over environments that are plain dicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent_kernel_otel import __version__
+from agent_kernel_otel.distro.defaults import (
+    apply_defaults,
+    effective_configuration,
+    is_disabled,
+    other_configurator,
+    other_distro,
+    resource_attributes,
+    service_name,
+)
+
+
+def test_an_empty_environment_gets_all_signals_by_otlp_over_grpc() -> None:
+    environ: dict[str, str] = {}
+    apply_defaults(environ)
+    assert environ == {
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_LOGS_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+    }
+
+
+def test_what_the_user_set_stays_as_it_is() -> None:
+    environ = {
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "otlp,console",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example",
+    }
+    before = dict(environ)
+    apply_defaults(environ)
+    assert environ == before
+
+
+def test_an_empty_value_counts_as_not_set() -> None:
+    environ = {"OTEL_TRACES_EXPORTER": "", "OTEL_LOGS_EXPORTER": " "}
+    apply_defaults(environ)
+    assert environ["OTEL_TRACES_EXPORTER"] == environ["OTEL_LOGS_EXPORTER"] == "otlp"
+
+
+def test_defaults_applied_twice_are_the_same() -> None:
+    environ: dict[str, str] = {}
+    apply_defaults(environ)
+    once = dict(environ)
+    apply_defaults(environ)
+    assert environ == once
+
+
+@pytest.mark.parametrize(
+    ("value", "disabled"),
+    [("true", True), (" TRUE ", True), ("false", False), ("1", False), ("", False)],
+)
+def test_the_sdk_is_disabled_by_the_word_true_only(value: str, disabled: bool) -> None:
+    assert is_disabled({"OTEL_SDK_DISABLED": value}) is disabled
+
+
+def test_only_another_name_is_another_choice() -> None:
+    for other, variable in (
+        (other_distro, "OTEL_PYTHON_DISTRO"),
+        (other_configurator, "OTEL_PYTHON_CONFIGURATOR"),
+    ):
+        assert other({}) is None
+        assert other({variable: "agent_kernel"}) is None
+        assert other({variable: "vendor"}) == "vendor"
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["python", "app.py"], "app"),
+        (["python", "/srv/shop/orders.py", "--token", "secret"], "orders"),
+        (["python", "-u", "-W", "error", "-X", "dev", "app.py", "secret"], "app"),
+        (["python", "-Werror", "-Xdev", "app.py"], "app"),
+        (["python", "-uBW", "error", "app.py"], "app"),
+        (["python", "--check-hash-based-pycs", "always", "app.py"], "app"),
+        (["python", "/venv/bin/gunicorn", "shop:app", "-c", "secret"], "gunicorn"),
+        (["python", "/venv/bin/serve-1.2"], "serve-1.2"),
+        (["python", "-m", "shop.server", "secret"], "shop.server"),
+        (["python", "-mshop.server", "secret"], "shop.server"),
+        (["python", "-Im", "shop.server", "secret"], "shop.server"),
+        (["python", "-m", "shop.__main__"], "shop"),
+        (["python", "/srv/shop/__main__.py"], "shop"),
+        (["python", "/srv/shop.pyz"], "shop"),
+        (["python", "/srv/shop/"], "shop"),
+        (["python", "-c", "print('secret')", "secret"], None),
+        (["python", "-uc", "secret"], None),
+        (["python", "-", "secret"], None),
+        (["python", "-i"], None),
+        (["python", "-m"], None),
+        (["python"], None),
+        ([], None),
+    ],
+)
+def test_the_service_is_named_after_script_or_module_and_never_after_arguments(
+    command: list[str], name: str | None
+) -> None:
+    assert service_name(command) == name
+
+
+def test_a_folder_run_by_a_dot_gives_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path / "shop")
+    assert service_name(["python", "."]) == "shop"
+    assert service_name(["python", "__main__.py"]) == "shop"
+
+
+def test_an_endless_name_is_cut() -> None:
+    name = service_name(["python", "a" * 1000])
+    assert name is not None
+    assert len(name) == 256
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_SERVICE_NAME": "shop"},
+        {"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop"},
+        {"OTEL_RESOURCE_ATTRIBUTES": "a=b, service.name = shop"},
+    ],
+)
+def test_a_service_name_of_the_users_is_not_replaced(environ: dict[str, str]) -> None:
+    assert "service.name" not in resource_attributes(environ, ["python", "app.py"])
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"OTEL_SERVICE_NAME": ""},
+        {"OTEL_RESOURCE_ATTRIBUTES": "service.name="},
+        {"OTEL_RESOURCE_ATTRIBUTES": "service.namespace=shop,rubbish"},
+    ],
+)
+def test_where_the_user_named_no_service_the_resource_does(environ: dict[str, str]) -> None:
+    assert resource_attributes(environ, ["python", "app.py"]) == {
+        "service.name": "app",
+        "telemetry.distro.name": "agent-kernel-otel",
+        "telemetry.distro.version": __version__,
+    }
+
+
+def test_the_effective_configuration_shows_settings_and_masks_secrets() -> None:
+    secret = "s3cr3t-of-mine"
+    shown = effective_configuration(
+        {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://user:{secret}@collector.example:4317",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"https://c.example/v1/logs?api_key={secret}",
+            "OTEL_EXPORTER_OTLP_HEADERS": f"x-auth={secret}",
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS": secret,
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/keys/{secret}",
+            "OTEL_AGENT_KERNEL_PRINCIPAL_HASH_KEY": secret,
+            "OTEL_RESOURCE_ATTRIBUTES": f"team=shop,password={secret}",
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+    )
+    assert secret not in shown
+    assert "OTEL_TRACES_EXPORTER=otlp" in shown
+    assert "collector.example:4317" in shown
+    assert "OTEL_EXPORTER_OTLP_HEADERS=[REDACTED]" in shown
+    assert "team=shop" in shown
+    assert "AWS" not in shown
