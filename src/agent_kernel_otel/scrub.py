@@ -176,13 +176,11 @@ class _Scrubber:
     def scrub(self, value: object, depth: int) -> Any:
         """A value as what JSON can say of it."""
         self._room -= 2  # its punctuation at least
-        if self._room <= 0:
-            return "…"
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, str):
             return self._text(str.__str__(value), TEXT_LIMIT)
-        if depth >= self._DEPTH:
+        if depth >= self._DEPTH or self._room <= 0:
             return "…"
         if isinstance(value, Mapping):
             return {

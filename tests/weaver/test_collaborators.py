@@ -145,11 +145,11 @@ async def test_the_spans_of_a_third_party_token_provider_are_children_of_the_pol
 async def test_third_party_stores_and_routers_are_called_through(
     debug_capture: Capture, kind: type[Forwarding]
 ) -> None:
-    kernel = make_kernel()
+    kernel: Any = make_kernel()
     handles, traces = HandleStore(), TraceStore()
     kernel._router = kind(StaticRouter(fallback=["memory"]))
     kernel._handle_store = kind(handles)
-    kernel._trace_store = kind(traces, without="query")  # type: ignore[assignment]
+    kernel._trace_store = kind(traces, without="query")
     frame = await invoke(kernel)
     kernel.expand(frame.handle, query={"limit": 1}, principal=ALICE)
     names = [child.name for child in debug_capture.root(semconv.INVOKE).children]

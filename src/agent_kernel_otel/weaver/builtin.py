@@ -14,10 +14,13 @@ Nothing here imports the kernel.
 
 from __future__ import annotations
 
+import gc
+import inspect
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -25,7 +28,6 @@ from opentelemetry import metrics, trace
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.weaver.activation import active
 
-_METHODS = ("invoke", "grant_capability")
 _INSTRUMENTS = ("invocations", "duration_hist", "denials")
 
 
@@ -110,7 +112,29 @@ def _kernel_of_caller() -> Callable[[], Any]:
     It gives its kernel to nobody, so it is read from that function's frame.
     """
     kernel = sys._getframe(2).f_locals.get("kernel")
-    return (lambda: None) if kernel is None else weakref.ref(kernel)
+    try:
+        return weakref.ref(kernel)
+    except TypeError:  # not called by that function
+        return lambda: None
+
+
+class _Redirected:
+    """Stands for a method that a closure took before ours: calls go through ours.
+
+    Args:
+        real: The bound method that the closure took.
+    """
+
+    def __init__(self, real: MethodType) -> None:
+        self._real = real
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kernel = self._real.__self__
+        ours = getattr(type(kernel), self._real.__name__)
+        return ours.__get__(kernel, type(kernel))(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 class BuiltinCoexistence:
@@ -123,7 +147,8 @@ class BuiltinCoexistence:
     def __init__(self, module: Any) -> None:
         self._module = module
         self._names: dict[str, Any] = {}
-        self._cells: list[tuple[Any, Any]] = []
+        # A closure holds its kernel, so that keeping the closure would keep the kernel.
+        self._adopted: weakref.WeakSet[FunctionType] = weakref.WeakSet()
 
     def install(self) -> None:
         """Mute it, for the kernels made so far and for those to come."""
@@ -132,59 +157,77 @@ class BuiltinCoexistence:
         for name, stand_in in (("trace", _TraceModule()), ("metrics", _MetricsModule())):
             self._names[name] = getattr(self._module, name)
             setattr(self._module, name, stand_in)
-        self.adopt()
-
-    def adopt(self) -> None:
-        """Point the closures that hold methods from before ours to ours."""
-        for kernel in list(getattr(self._module, "_INSTRUMENTED", ())):
-            try:
-                for method in _METHODS:
-                    self._adopt(kernel, method)
-            except Exception:  # noqa: PERF203 - one kernel's fault is not the next one's
-                faults.swallow("taking over the kernel's own instrumentation")
+        try:
+            for closure in self._closures():
+                self._adopt(closure)
+        except Exception:
+            faults.swallow("taking over the kernel's own instrumentation")
 
     def remove(self) -> None:
         """Put back what was there."""
-        for cell, content in reversed(self._cells):
-            cell.cell_contents = content
-        self._cells.clear()
+        for closure in self._adopted:
+            for cell in closure.__closure__ or ():
+                if isinstance(cell.cell_contents, (_Redirected, _Mutable)):
+                    cell.cell_contents = cell.cell_contents._real
+        self._adopted.clear()
         for name, real in self._names.items():
             setattr(self._module, name, real)
         self._names.clear()
 
-    def _adopt(self, kernel: Any, method: str) -> None:
-        closure = next(_closures_of_builtin(vars(kernel).get(method)), None)
-        if closure is None:
-            return
-        cells = dict(zip(closure.__code__.co_freevars, closure.__closure__, strict=True))
-        original = cells.get(f"original_{method.partition('_')[0]}")
-        if original is not None:
-            ours = getattr(type(kernel), method).__get__(kernel, type(kernel))
-            self._put(original, ours)
-        tracer = cells.get("tracer")
-        if tracer is None or isinstance(tracer.cell_contents, _Mutable):
-            return
+    def _closures(self) -> list[FunctionType]:
+        """The closures made so far, also those that the app has wrapped or the module forgot.
+
+        Those made while this is installed need no search: they took our methods and mute tracers.
+        """
+        maker = inspect.unwrap(self._module.instrument_kernel)
+        bodies = [body for body in maker.__code__.co_consts if isinstance(body, CodeType)]
+        unused = [body for body in _probe.__code__.co_consts if isinstance(body, CodeType)]
+        if max(map(sys.getrefcount, bodies)) <= max(map(sys.getrefcount, unused)):
+            return []  # nothing was made of them, and searching the heap takes milliseconds
+        return [
+            function
+            for function in gc.get_referrers(*bodies)
+            if isinstance(function, FunctionType) and function.__code__ in bodies
+        ]
+
+    def _adopt(self, closure: FunctionType) -> None:
+        cells = dict(zip(closure.__code__.co_freevars, closure.__closure__ or (), strict=True))
+        original = next((name for name in cells if name.startswith("original_")), None)
+        kernel = None if original is None else _kernel_of(cells[original].cell_contents)
+        package = self._module.__name__.rpartition(".")[0]
+        kernel_class = getattr(sys.modules.get(f"{package}.kernel"), "Kernel", ())
+        if original is None or not isinstance(kernel, kernel_class):
+            return  # an app's wrapper hides whose it is: it speaks on, rather than nobody
+        self._adopted.add(closure)
+        if type(cells[original].cell_contents) is MethodType:
+            cells[original].cell_contents = _Redirected(cells[original].cell_contents)
         reference = weakref.ref(kernel)
-        if _is_global_tracer(tracer.cell_contents):
-            self._put(tracer, MutableTracer(tracer.cell_contents, reference))
+        tracer = cells.get("tracer")
+        if tracer is None or not _is_global_tracer(tracer.cell_contents):
+            return
+        tracer.cell_contents = MutableTracer(tracer.cell_contents, reference)
         for name in _INSTRUMENTS:
             cell = cells.get(name)
             if cell is not None and _is_global_instrument(cell.cell_contents):
-                self._put(cell, MutableInstrument(cell.cell_contents, reference))
-
-    def _put(self, cell: Any, content: Any) -> None:
-        self._cells.append((cell, cell.cell_contents))
-        cell.cell_contents = content
+                cell.cell_contents = MutableInstrument(cell.cell_contents, reference)
 
 
-def _closures_of_builtin(function: Any) -> Iterator[Any]:
-    """The built-in's closure, also under wrappers that the app put over it."""
-    while function is not None:
-        if "instrument_kernel.<locals>" in getattr(function, "__qualname__", "") and hasattr(
-            function, "__closure__"
-        ):
-            yield function
-        function = getattr(function, "__wrapped__", None)
+def _probe() -> Any:
+    """Holds the code of a function that is never made."""
+
+    def unmade() -> None: ...
+
+
+def _kernel_of(method: Any) -> Any:
+    """The kernel that a closure's original belongs to; that may be a closure of its kind."""
+    while isinstance(method, FunctionType):
+        names = method.__code__.co_freevars
+        taken = dict(zip(names, method.__closure__ or (), strict=True))
+        inner = next((taken[name] for name in names if name.startswith("original_")), None)
+        if inner is None:
+            return None
+        method = inner.cell_contents
+    return getattr(method, "__self__", None)
 
 
 def _is_global_tracer(tracer: Any) -> bool:

@@ -192,9 +192,7 @@ class _Switch:
         for name in IMPORT_NAMES:
             module = sys.modules.get(f"{name}.otel")
             if module is not None:
-                coexistence = self._coexistence.setdefault(name, BuiltinCoexistence(module))
-                coexistence.install()
-                coexistence.adopt()
+                self._coexistence.setdefault(name, BuiltinCoexistence(module)).install()
 
     def _remove(self) -> None:
         for coexistence in self._coexistence.values():

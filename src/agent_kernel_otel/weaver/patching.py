@@ -59,7 +59,17 @@ def _name_of(owner: type | None) -> str:
     return "Kernel" if owner is None else owner.__name__
 
 
-_ON = (True,)
+class OperationWrapper(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+    """An operation of the class, also where it is called as a function taken from its ``__dict__``.
+
+    wrapt binds on attribute access only, and would then take the kernel for an argument.
+    """
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Bind to the first argument, as a function does with its ``self``."""
+        if not args:
+            return self.__wrapped__(**kwargs)
+        return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
 
 
 class _Wrapper(NamedTuple):
@@ -68,8 +78,8 @@ class _Wrapper(NamedTuple):
     Attributes:
         wrapper: What was put on the class.
         original: What was there before.
-        switch: Empty while the wrapper is off. wrapt asks for its truth at each call, which for
-            a list costs nothing.
+        switch: Emptied to switch the wrapper off for good. wrapt asks for its truth at each
+            call, which for a list costs nothing.
     """
 
     wrapper: Any
@@ -104,11 +114,10 @@ class KernelPatches:
     def remove(self) -> None:
         """Put every original back, the very objects.
 
-        A wrapper that somebody else has wrapped since stays where it is, switched off: taking it
-        out would take theirs along.
+        A wrapper that somebody else has wrapped since stays where it is and lets calls through:
+        taking it out would take theirs along.
         """
         for method, ours in list(self._wrappers.items()):
-            ours.switch.clear()
             if self.kernel_class.__dict__.get(method) is ours.wrapper:
                 setattr(self.kernel_class, method, ours.original)
                 del self._wrappers[method]
@@ -128,13 +137,12 @@ class KernelPatches:
             ours = self._wrappers.get(target.method)
             if ours is not None:
                 if _is_within(ours.wrapper, original):
-                    ours.switch[:] = _ON
                     continue
                 # Whoever wrapped it hides what is below: ours may be there, or may be gone. The
                 # new one goes on top, and the old one must not open a second span.
                 ours.switch.clear()
-            switch = list(_ON)
-            wrapper = wrapt.FunctionWrapper(original, target.wrapper(original), enabled=switch)
+            switch: Any = [True]
+            wrapper = OperationWrapper(original, target.wrapper(original), enabled=switch)
             setattr(self.kernel_class, target.method, wrapper)
             self._wrappers[target.method] = _Wrapper(wrapper, original, switch)
         return missing
