@@ -219,6 +219,24 @@ mine.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda
 """
 
 
+def test_a_handler_of_the_apps_own_into_our_provider_lets_no_secret_pass(
+    sink: OtlpSink, tmp_path: Path
+) -> None:
+    app = tmp_path / "own.py"
+    app.write_text(
+        f"import asyncio, logging, sys; sys.path.insert(0, {str(KERNEL_APP.parent)!r})\n"
+        "import orders\n"
+        "from opentelemetry.instrumentation.logging.handler import LoggingHandler\n"
+        "logging.getLogger('weaver_kernel').addHandler(LoggingHandler())\n"
+        "logging.getLogger('weaver_kernel').propagate = False\n"
+        "logging.getLogger('weaver_kernel').setLevel('DEBUG')\n"
+        "asyncio.run(orders.main())\n"
+    )
+    run(str(app), env=environment(ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint))
+    assert {"invoke_failure", "advertise"} <= {log.body for log in sink.logs()}
+    assert NONCE.encode() not in sink.raw_bytes()
+
+
 def test_a_provider_that_an_app_gives_a_kernel_is_kept(sink: OtlpSink, tmp_path: Path) -> None:
     app = tmp_path / "own.py"
     app.write_text(

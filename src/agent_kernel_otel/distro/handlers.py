@@ -30,6 +30,9 @@ def attend_exporting_handlers() -> None:
             _attended.add(handler)
             scrub_exports_of(handler, process_config())
             _keep_the_last_resort(handler)
+            # The provider has exported all by the time logging shuts down, and the thread that
+            # this handler would flush in cannot start that late on Python 3.12.0 and 3.12.1.
+            handler.flushOnClose = False  # type: ignore[attr-defined]
 
 
 def _exports(handler: logging.Handler) -> bool:

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be set, by keyword and by environment, and what is said of a value that cannot be."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from agent_kernel_otel import ConfigurationError, InstrumentationConfig
+from agent_kernel_otel.config import variable_of
+from tests.distro.zero_code import environment
+
+CHOICES = {
+    "span_level": ("off", "info", "debug"),
+    "metrics_level": ("off", "info", "debug"),
+    "span_naming": ("agent_kernel", "gen_ai"),
+    "principal_id": ("raw", "hash", "off"),
+}
+DEFAULTS: dict[str, Any] = {
+    "span_level": "info",
+    "metrics_level": "info",
+    "span_naming": "agent_kernel",
+    "principal_id": "raw",
+    "principal_hash_key": None,
+    "capture_exception_text": False,
+    "capture_content": frozenset(),
+    "capability_id_limit": 100,
+    "gen_ai_metrics": False,
+    "session": None,
+}
+
+
+def named(kernel: object) -> str:
+    return "named"
+
+
+def resolved(**settings: Any) -> InstrumentationConfig:
+    return InstrumentationConfig.resolve(settings, {})
+
+
+BY_KEYWORD: list[tuple[str, Any, Any]] = [
+    *((name, value, value) for name, values in CHOICES.items() for value in values),
+    ("span_level", " DEBUG ", "debug"),
+    ("principal_hash_key", "pepper", "pepper"),
+    ("capture_exception_text", True, True),
+    ("capture_exception_text", False, False),
+    ("capture_exception_text", "yes", True),
+    ("capture_content", {"goals"}, frozenset({"goals"})),
+    ("capture_content", ["Goals", "results"], frozenset({"goals", "results"})),
+    ("capture_content", "arguments, justifications", frozenset({"arguments", "justifications"})),
+    ("capture_content", "none", frozenset()),
+    ("capability_id_limit", 1, 1),
+    ("capability_id_limit", "250", 250),
+    ("gen_ai_metrics", True, True),
+    ("session", "nightly", "nightly"),
+    ("session", named, named),
+]
+BY_ENVIRONMENT: list[tuple[str, str, Any]] = [
+    *((name, value, value) for name, values in CHOICES.items() for value in values),
+    *((name, f" {value.upper()} ", value) for name, values in CHOICES.items() for value in values),
+    *(("capture_exception_text", text, True) for text in ("true", "1", "yes", "on", "TRUE")),
+    *(("gen_ai_metrics", text, False) for text in ("false", "0", "no", "off", "False")),
+    ("gen_ai_metrics", "true", True),
+    ("principal_hash_key", "pepper", "pepper"),
+    ("capture_content", "goals", frozenset({"goals"})),
+    ("capture_content", "arguments,results", frozenset({"arguments", "results"})),
+    ("capture_content", "none", frozenset()),
+    ("capability_id_limit", "7", 7),
+    ("session", "nightly", "nightly"),
+]
+BAD: list[tuple[str, Any, str]] = [
+    *((name, "loud", f"expected one of {', '.join(values)}") for name, values in CHOICES.items()),
+    ("span_level", 3, "expected one of off, info, debug"),
+    ("capture_exception_text", "maybe", "expected true or false"),
+    ("capture_exception_text", 2, "expected true or false"),
+    ("gen_ai_metrics", "2", "expected true or false"),
+    ("capture_content", "everything", "arguments, goals, justifications, results"),
+    ("capture_content", "goals,", "arguments, goals, justifications, results"),
+    ("capture_content", 5, "arguments, goals, justifications, results"),
+    ("capability_id_limit", "0", "expected a whole number of at least 1"),
+    ("capability_id_limit", "-1", "expected a whole number of at least 1"),
+    ("capability_id_limit", "many", "expected a whole number of at least 1"),
+    ("capability_id_limit", "1.5", "expected a whole number of at least 1"),
+    ("capability_id_limit", "²", "expected a whole number of at least 1"),
+    ("capability_id_limit", True, "expected a whole number of at least 1"),
+    ("principal_hash_key", 5, "expected a text that is not empty"),
+    ("principal_hash_key", " ", "expected a text that is not empty"),
+    ("session", 5, "expected a text that is not empty"),
+    ("session", "", "expected a text that is not empty"),
+]
+BAD_IN_ENVIRONMENT = [
+    case
+    for case in BAD
+    if isinstance(case[1], str) and case[1].strip() and case[0] not in {"principal_hash_key"}
+]
+
+
+def test_every_field_has_the_documented_default() -> None:
+    config = InstrumentationConfig()
+    assert {field.name: getattr(config, field.name) for field in fields(config)} == DEFAULTS
+    assert InstrumentationConfig.resolve(environ={}) == config
+
+
+def test_every_field_is_tested_here() -> None:
+    names = {field.name for field in fields(InstrumentationConfig)}
+    assert {name for name, *_ in BY_KEYWORD} == {name for name, *_ in BY_ENVIRONMENT} == names
+    assert {name for name, *_ in BAD} == names
+
+
+@pytest.mark.parametrize(("name", "value", "meaning"), BY_KEYWORD)
+def test_each_field_is_read_from_a_keyword(name: str, value: Any, meaning: Any) -> None:
+    assert getattr(InstrumentationConfig(**{name: value}), name) == meaning
+    assert getattr(InstrumentationConfig.resolve({name: value}, {}), name) == meaning
+
+
+@pytest.mark.parametrize(("name", "text", "meaning"), BY_ENVIRONMENT)
+def test_each_field_is_read_from_its_variable(name: str, text: str, meaning: Any) -> None:
+    config = InstrumentationConfig.resolve(environ={f"OTEL_AGENT_KERNEL_{name.upper()}": text})
+    assert getattr(config, name) == meaning
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_an_empty_variable_counts_as_not_set(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = InstrumentationConfig.resolve(environ={variable_of(name): " "})
+    assert getattr(config, name) == DEFAULTS[name]
+    assert caplog.messages == []
+
+
+def test_a_keyword_wins_over_the_environment() -> None:
+    environ = {"OTEL_AGENT_KERNEL_SPAN_LEVEL": "off", "OTEL_AGENT_KERNEL_PRINCIPAL_ID": "off"}
+    config = InstrumentationConfig.resolve({"span_level": "debug"}, environ)
+    assert (config.span_level, config.principal_id) == ("debug", "off")
+
+
+def test_a_bad_variable_that_a_keyword_overrides_is_not_complained_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    environ = {"OTEL_AGENT_KERNEL_SPAN_LEVEL": "loud"}
+    assert InstrumentationConfig.resolve({"span_level": "debug"}, environ).span_level == "debug"
+    assert caplog.messages == []
+
+
+def test_a_keyword_of_none_counts_as_not_given() -> None:
+    environ = {"OTEL_AGENT_KERNEL_SPAN_LEVEL": "off"}
+    assert InstrumentationConfig.resolve({"span_level": None}, environ).span_level == "off"
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), BAD)
+def test_a_bad_keyword_raises_one_error_that_names_it_and_what_would_do(
+    name: str, value: Any, accepted: str
+) -> None:
+    for make in (InstrumentationConfig, resolved):
+        with pytest.raises(ConfigurationError) as raised:
+            make(**{name: value})
+        message = str(raised.value)
+        shown = "***" if name == "principal_hash_key" else repr(value)
+        assert message.startswith(f"{name}={shown} cannot be read: ")
+        assert accepted in message
+        assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("name", "text", "accepted"), BAD_IN_ENVIRONMENT)
+def test_a_bad_variable_logs_one_error_that_names_it_and_its_default_is_used(
+    name: str, text: str, accepted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = InstrumentationConfig.resolve(environ={variable_of(name): text})
+    assert getattr(config, name) == DEFAULTS[name]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    message = record.getMessage()
+    assert message.startswith(f"{variable_of(name)}={text!r} cannot be read: ")
+    assert accepted in message
+    assert message.endswith(f"the default {DEFAULTS[name]!r} is used")
+
+
+def test_one_bad_variable_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
+    config = InstrumentationConfig.resolve(
+        environ={
+            "OTEL_AGENT_KERNEL_SPAN_LEVEL": "loud",
+            "OTEL_AGENT_KERNEL_CAPABILITY_ID_LIMIT": "none",
+            "OTEL_AGENT_KERNEL_PRINCIPAL_ID": "off",
+        }
+    )
+    assert config.principal_id == "off"
+    assert len(caplog.messages) == 2
+
+
+def test_an_unknown_keyword_raises_and_hints_at_the_known_one() -> None:
+    with pytest.raises(
+        ConfigurationError, match="unknown setting 'span_levle'; did you mean 'span_level'"
+    ):
+        InstrumentationConfig.resolve({"span_levle": "debug"}, {})
+    with pytest.raises(ConfigurationError, match=r"^unknown setting 'colour'$"):
+        InstrumentationConfig.resolve({"colour": "red"}, {})
+
+
+def test_an_unknown_variable_is_warned_of_with_a_hint_and_ignored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    environ = {"OTEL_AGENT_KERNEL_SPAN_LEVLE": "debug", "OTEL_AGENT_KERNELS": "x"}
+    assert InstrumentationConfig.resolve(environ=environ) == InstrumentationConfig()
+    (message,) = caplog.messages
+    assert message.startswith("unknown variable OTEL_AGENT_KERNEL_SPAN_LEVLE is ignored; ")
+    assert message.endswith("did you mean 'OTEL_AGENT_KERNEL_SPAN_LEVEL'?")
+
+
+def test_the_value_of_an_unknown_variable_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    InstrumentationConfig.resolve(environ={"OTEL_AGENT_KERNEL_PRINCIPAL_HASHKEY": "pepper-17"})
+    assert "OTEL_AGENT_KERNEL_PRINCIPAL_HASH_KEY" in caplog.text
+    assert "pepper-17" not in caplog.text
+
+
+def test_the_hash_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    key = "pepper-17"
+    caplog.set_level(logging.DEBUG)
+    config = InstrumentationConfig.resolve(
+        {"principal_id": "hash"}, {"OTEL_AGENT_KERNEL_PRINCIPAL_HASH_KEY": key}
+    )
+    assert config.principal_hash_key == key
+    assert key not in repr(config)
+    assert key not in str(config)
+    with pytest.raises(ConfigurationError) as raised:
+        InstrumentationConfig(principal_hash_key=[key])  # type: ignore[arg-type]
+    assert key not in str(raised.value)
+    assert key not in caplog.text
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = InstrumentationConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.span_level = "off"  # type: ignore[misc]
+
+
+def test_the_processs_environment_is_reported_on_once_however_often_it_is_read() -> None:
+    code = (
+        "from agent_kernel_otel import InstrumentationConfig\n"
+        "for _ in range(3):\n"
+        "    assert InstrumentationConfig.resolve().span_level == 'info'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(
+            OTEL_AGENT_KERNEL_SPAN_LEVEL="loud", OTEL_AGENT_KERNEL_COLOUR="red", PYTHONPATH="src"
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.count("OTEL_AGENT_KERNEL_SPAN_LEVEL='loud'") == 1
+    assert done.stderr.count("OTEL_AGENT_KERNEL_COLOUR") == 1
+    assert len(done.stderr.splitlines()) == 2
