@@ -33,6 +33,7 @@ class InvokeCall(KernelCall):
     Attributes:
         stream: Whether it is a stream.
         firewall_done: Whether a stream's failure came after the firewall's part, or from outside.
+        reached_drivers: Whether the kernel got as far as looking up drivers.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class InvokeCall(KernelCall):
         "_rows",
         "_token",
         "firewall_done",
+        "reached_drivers",
         "stream",
     )
 
@@ -68,6 +70,7 @@ class InvokeCall(KernelCall):
         telemetry = instrumentation.telemetry
         self.stream = stream
         self.firewall_done = False
+        self.reached_drivers = False
         self._token = token = args[0] if args else kwargs.get("token")
         self._principal: Any = kwargs.get("principal")
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
@@ -311,6 +314,8 @@ class InvokeCall(KernelCall):
             )
 
     def _downgrade_reason(self) -> str | None:
+        if not self.reached_drivers:
+            return None  # refused before a response mode came to matter
         got, given = mode_of(self._mode), self._firewall_mode
         if got == given == self._asked_mode and self._downgrade is None:
             return None
@@ -320,9 +325,8 @@ class InvokeCall(KernelCall):
             return "admin_gate" if given == "raw" and gated else "firewall"
         if self._downgrade is not None:
             return self._downgrade
-        reached_drivers = self._attempts > 0 or given is not None
         gate_is_in_kernel = "_budget_manager" in vars(self.kernel)
-        return "admin_gate" if gated and reached_drivers and gate_is_in_kernel else None
+        return "admin_gate" if gated and gate_is_in_kernel else None
 
     def _capture_result(self, frame: Any) -> None:
         if "results" not in self.telemetry.config.capture_content:

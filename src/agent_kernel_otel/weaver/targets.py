@@ -66,7 +66,7 @@ SEAMS: Final = (
     Seam("_policy", views.PolicyView, frozenset({semconv.GRANT}), decides=True),
     Seam("_token_provider", views.TokenProviderView, _INVOKE, decides=True),
     Seam("_router", views.router_view, _INVOKE),
-    Seam("_drivers", views.DriversView, _INVOKE),
+    Seam("_drivers", views.drivers_view, _INVOKE),
     Seam("_firewall", views.FirewallView, _INVOKE),
     Seam("_handle_store", views.handle_store_view, _INVOKE | {semconv.EXPAND}),
     Seam("_trace_store", views.trace_store_view, _INVOKE | {semconv.GRANT, semconv.EXPAND}),

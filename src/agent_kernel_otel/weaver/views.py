@@ -344,6 +344,12 @@ def _denying_rule(engine: Any, error: BaseException, args: Any, kwargs: Any) -> 
     return None
 
 
+def drivers_view(call: InvokeCall, drivers: Any) -> Any:
+    """A view; that the kernel wants one tells that it has got as far as the drivers."""
+    call.reached_drivers = True
+    return DriversView(call, drivers)
+
+
 def router_view(call: InvokeCall, router: Any) -> Any:
     """A view where its span is wanted, or where the router is the app's own code."""
     return RouterView(call, router) if call.telemetry.debug or is_foreign(router) else router
