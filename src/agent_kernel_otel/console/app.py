@@ -165,12 +165,10 @@ class _ConsoleRun:
         self._metrics_wanted |= key == _METRICS_KEY
 
     def _footer(self, can_press: bool) -> str:
+        keys = f"{_METRICS_KEY} metrics, Ctrl-C stop" if can_press else "Ctrl-C stop"
         waiting = self._feed.waiting
-        parts = [self._totals()]
-        if waiting:
-            parts.append(f"{waiting:,} unfinished")
-        parts.append(f"{_METRICS_KEY}: metrics, Ctrl-C: stop" if can_press else "Ctrl-C: stop")
-        return "  |  ".join(parts)
+        unfinished = f", {waiting:,} unfinished" if waiting else ""
+        return f" {keys} | {self._totals()}{unfinished} "
 
     def _conclude(self, child: subprocess.Popen[bytes] | None) -> None:
         if self._terminal is not None:

@@ -84,7 +84,7 @@ def _draw_logs(logs: list[LogView], glyphs: Glyphs) -> Iterator[Line]:
 
 def _heading(tree: TraceTree, services: set[str], glyphs: Glyphs) -> Text:
     spans = [node.span for node in tree.walk()]
-    heading = Text(f"trace {tree.trace_id}", "bold")
+    heading = Text().append(f"trace {tree.trace_id}", "bold")
     parts = []
     if spans:
         start = min(span.start_ns for span in spans)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import socket
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from agent_kernel_otel.console.intake import Intake
     from agent_kernel_otel.console.wire import Encoding, Signal
@@ -134,13 +134,19 @@ class _HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted: list[bool] = []
-        await self._check({**scope, "agent_kernel_otel.accepted": accepted}, receive, send)
-        if not accepted:
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")[:80]
-            refusal = Refusal(
-                INVALID_ARGUMENT, 400, f"the Host header {host!r} does not name this console"
-            )
-            self._intake.report("HTTP", scope["path"][:80], refusal)
+
+        async def send_and_report(message: Message) -> None:
+            if not accepted and message["type"] == "http.response.start":
+                host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")[:80]
+                refusal = Refusal(
+                    INVALID_ARGUMENT, 400, f"the Host header {host!r} does not name this console"
+                )
+                self._intake.report("HTTP", scope["path"][:80], refusal)
+            await send(message)
+
+        await self._check(
+            {**scope, "agent_kernel_otel.accepted": accepted}, receive, send_and_report
+        )
 
     async def _accepted(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["agent_kernel_otel.accepted"].append(True)

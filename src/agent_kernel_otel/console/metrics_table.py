@@ -36,9 +36,9 @@ def build_metrics_table(every: list[Series], glyphs: Glyphs) -> tuple[Table, str
         The table, and a line about what it leaves out, empty if that is nothing.
     """
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("metric", overflow="fold")
+    table.add_column("metric", overflow="fold", no_wrap=True)
     table.add_column("attributes", overflow="fold")
-    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("value", justify="right", overflow="fold", no_wrap=True)
     table.add_column("unit", overflow="fold")
     services = {series.service for series in every}
     instances = {(series.service, series.instance) for series in every}

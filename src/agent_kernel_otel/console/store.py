@@ -136,7 +136,9 @@ class Store:
                     evicted_series = self._evict_series() if points else 0
                     self._database.execute("COMMIT")
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    # SQLite has itself rolled back after some errors, such as a full disk.
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
                 raise StoreError(f"the database cannot take more: {error}") from error

@@ -142,12 +142,12 @@ class Terminal:
         with self._lock:
             for guide, rail, text in lines:
                 if not self.is_terminal:
-                    self._console.print(Text(guide).append_text(text), soft_wrap=True)
+                    self._console.print(Text(guide) + text, soft_wrap=True)
                     continue
                 width = max(self._console.width - Text(guide).cell_len, _NARROWEST)
                 for position, part in enumerate(text.wrap(self._console, width)):
                     self._console.print(
-                        Text(guide if position == 0 else rail, "dim").append_text(part),
+                        Text().append(guide if position == 0 else rail, "dim") + part,
                         soft_wrap=True,
                     )
             self._console.print()
