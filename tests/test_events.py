@@ -106,10 +106,12 @@ def test_an_event_of_a_span_that_has_ended_is_left_alone() -> None:
     backend = Backend()
     ended = backend.tracer.start_span("ended")
     ended.end()
-    backend.logger.emit(
-        event_name="agent_kernel.policy.decision", context=set_span_in_context(ended)
-    )
+    with backend.tracer.start_as_current_span("around"):
+        backend.logger.emit(
+            event_name="agent_kernel.policy.decision", context=set_span_in_context(ended)
+        )
     assert len(backend.events("ended")) == 0
+    assert len(backend.events("around")) == 0
 
 
 def test_an_event_of_a_span_that_is_not_sampled_does_no_harm() -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import site
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from agent_kernel_otel import __version__
-from tests.distro.zero_code import KERNEL_APP, environment, run
+from tests.distro.zero_code import KERNEL_APP, environment, install, run
 from tests.support.otlp_sink import OtlpSink
 
 NONCE = secrets.token_hex(12)
@@ -199,24 +197,55 @@ def test_a_bad_setting_is_reported_once_and_the_app_runs_with_the_default(sink: 
     assert "agent_kernel.invoke" in [span.name for span in sink.spans()]
 
 
-def test_a_disabled_sdk_exports_nothing_and_the_app_runs(sink: OtlpSink) -> None:
+def test_a_disabled_sdk_exports_nothing_and_is_not_even_set_up(
+    sink: OtlpSink, tmp_path: Path
+) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(
+        "import threading; from opentelemetry import trace\n"
+        "print(type(trace.get_tracer_provider()).__name__, threading.active_count())\n"
+    )
     env = environment(
         ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint, OTEL_SDK_DISABLED="true"
     )
+    assert run(str(app), env=env).stdout == "ProxyTracerProvider 1\n"
     assert "invoke_success" in run(str(KERNEL_APP), env=env).stdout
     assert sink.raw_bytes() == b""
 
 
-OWN_PROVIDER = """
-import asyncio, sys
-sys.path.insert(0, {apps!r})
-import orders
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-mine = TracerProvider()
-mine.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda s: s.name + "\\n")))
-"""
+def test_a_kernel_message_of_a_release_to_come_leaves_as_its_template(
+    sink: OtlpSink, tmp_path: Path
+) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(
+        "import logging\n"
+        f"logging.getLogger('weaver_kernel.next').warning('refused to call %s', '{NONCE}')\n"
+    )
+    done = run(str(app), env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint))
+    assert done.stderr == f"refused to call {NONCE}\n"
+    assert [log.body for log in sink.logs()] == ["refused to call %s"]
+
+
+def test_a_service_name_that_a_detector_of_the_users_finds_is_kept(
+    sink: OtlpSink, tmp_path: Path
+) -> None:
+    install(
+        tmp_path,
+        "detecting",
+        {"opentelemetry_resource_detector": "detecting = detecting:Detector"},
+        "from opentelemetry.sdk.resources import Resource, ResourceDetector\n"
+        "class Detector(ResourceDetector):\n"
+        "    def detect(self):\n"
+        "        return Resource({'service.name': 'detected'})\n",
+    )
+    env = environment(
+        ORDERS_NONCE=NONCE,
+        OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint,
+        OTEL_EXPERIMENTAL_RESOURCE_DETECTORS="detecting",
+        PYTHONPATH=str(tmp_path),
+    )
+    run(str(KERNEL_APP), env=env)
+    assert {span.resource["service.name"] for span in sink.spans()} == {"detected"}
 
 
 def test_a_handler_of_the_apps_own_into_our_provider_lets_no_secret_pass(
@@ -235,61 +264,6 @@ def test_a_handler_of_the_apps_own_into_our_provider_lets_no_secret_pass(
     run(str(app), env=environment(ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint))
     assert {"invoke_failure", "advertise"} <= {log.body for log in sink.logs()}
     assert NONCE.encode() not in sink.raw_bytes()
-
-
-def test_a_provider_that_an_app_gives_a_kernel_is_kept(sink: OtlpSink, tmp_path: Path) -> None:
-    app = tmp_path / "own.py"
-    app.write_text(
-        OWN_PROVIDER.format(apps=str(KERNEL_APP.parent))
-        + "from agent_kernel_otel import instrument_kernel\n"
-        "make = orders.make_kernel\n"
-        "def make_instrumented(**collaborators):\n"
-        "    kernel = make(**collaborators)\n"
-        "    instrument_kernel(kernel, tracer_provider=mine)\n"
-        "    return kernel\n"
-        "orders.make_kernel = make_instrumented\n"
-        "asyncio.run(orders.main())\n"
-    )
-    env = environment(ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint)
-    done = run(str(app), env=env)
-    assert "agent_kernel.invoke" in done.stdout.splitlines()
-    assert "agent_kernel.invoke" not in [span.name for span in sink.spans()]
-
-
-def test_an_app_that_names_no_configurator_of_ours_sets_the_global_provider_itself(
-    sink: OtlpSink, tmp_path: Path
-) -> None:
-    app = tmp_path / "own.py"
-    app.write_text(
-        OWN_PROVIDER.format(apps=str(KERNEL_APP.parent)) + "trace.set_tracer_provider(mine)\n"
-        "asyncio.run(orders.main())\n"
-    )
-    env = environment(
-        ORDERS_NONCE=NONCE,
-        OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint,
-        OTEL_PYTHON_CONFIGURATOR="none",
-    )
-    done = run(str(app), env=env)
-    assert "agent_kernel.invoke" in done.stdout.splitlines()
-    assert sink.raw_bytes() == b""
-
-
-def test_providers_that_an_app_set_up_before_us_are_kept(sink: OtlpSink, tmp_path: Path) -> None:
-    app = tmp_path / "own.py"
-    app.write_text(
-        OWN_PROVIDER.format(apps=str(KERNEL_APP.parent)) + "trace.set_tracer_provider(mine)\n"
-        "import threading\n"
-        "before = threading.active_count()\n"
-        "from opentelemetry.instrumentation.auto_instrumentation import initialize\n"
-        "initialize(swallow_exceptions=False)\n"
-        "assert trace.get_tracer_provider() is mine\n"
-        "assert threading.active_count() == before, 'exporters of ours are running'\n"
-        "asyncio.run(orders.main())\n"
-    )
-    env = environment(ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint)
-    done = run(str(app), env=env, instrumented=False)
-    assert "agent_kernel.invoke" in done.stdout.splitlines()
-    assert sink.raw_bytes() == b""
 
 
 def test_the_effective_configuration_is_printed_once_on_request_without_secrets(
@@ -313,7 +287,7 @@ def test_the_effective_configuration_is_printed_once_on_request_without_secrets(
 
 
 def test_one_failing_instrumentor_does_not_stop_the_others(sink: OtlpSink, tmp_path: Path) -> None:
-    _install(
+    install(
         tmp_path,
         "broken",
         {"opentelemetry_instrumentor": "broken = broken:Instrumentor"},
@@ -330,66 +304,3 @@ def test_one_failing_instrumentor_does_not_stop_the_others(sink: OtlpSink, tmp_p
     assert done.stderr.count("instrumentor broken failed and is skipped") == 1
     assert "agent_kernel.invoke" in [span.name for span in sink.spans()]
     assert "invoke_start" in [log.body for log in sink.logs()]
-
-
-OTHER = """
-import os
-from opentelemetry.instrumentation.distro import BaseDistro
-from opentelemetry.sdk._configuration import _OTelSDKConfigurator
-class Distro(BaseDistro):
-    def _configure(self, **kwargs):
-        print("other distro")
-class Configurator(_OTelSDKConfigurator):
-    def _configure(self, **kwargs):
-        print("other configurator:", os.environ.get("OTEL_TRACES_EXPORTER"))
-"""
-
-
-@pytest.mark.parametrize("ours_is_found_first", [True, False])
-@pytest.mark.parametrize(
-    ("chosen", "printed"),
-    [
-        (
-            {"OTEL_PYTHON_DISTRO": "other"},
-            ["other distro", "other configurator: None", "ProxyTracerProvider"],
-        ),
-        (
-            {"OTEL_PYTHON_DISTRO": "agent_kernel", "OTEL_PYTHON_CONFIGURATOR": "other-setup"},
-            ["other configurator: None", "ProxyTracerProvider"],
-        ),
-        (
-            {"OTEL_PYTHON_DISTRO": "agent_kernel", "OTEL_PYTHON_CONFIGURATOR": "agent_kernel"},
-            ["TracerProvider"],
-        ),
-    ],
-)
-def test_a_distro_or_configurator_that_the_user_names_wins(
-    tmp_path: Path, chosen: dict[str, str], printed: list[str], ours_is_found_first: bool
-) -> None:
-    _install(
-        tmp_path,
-        "other",
-        {
-            "opentelemetry_distro": "other = other:Distro",
-            "opentelemetry_configurator": "other-setup = other:Configurator",
-        },
-        OTHER,
-    )
-    path = [*(site.getsitepackages() if ours_is_found_first else []), str(tmp_path)]
-    probe = (
-        "import os; from opentelemetry import trace\n"
-        "print(type(trace.get_tracer_provider()).__name__); os._exit(0)\n"
-    )
-    env = environment(PYTHONPATH=os.pathsep.join(path), **chosen)
-    assert run("-u", "-c", probe, env=env).stdout.splitlines() == printed
-
-
-def _install(folder: Path, name: str, entry_points: dict[str, str], code: str) -> None:
-    """A distribution as pip would leave it in a folder."""
-    (folder / f"{name}.py").write_text(code)
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "".join(f"[{group}]\n{line}\n" for group, line in entry_points.items())
-    )

@@ -39,3 +39,14 @@ def run(
     )
     assert (done.returncode != 0) == fails, done.stderr
     return done
+
+
+def install(folder: Path, name: str, entry_points: dict[str, str], code: str) -> None:
+    """A distribution as pip would leave it in a folder."""
+    (folder / f"{name}.py").write_text(code)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "".join(f"[{group}]\n{line}\n" for group, line in entry_points.items())
+    )
