@@ -97,22 +97,28 @@ async def _chunks_of_attempt(
     """Pass the chunks on; the driver's span is current in each step, and never in between."""
     iterator = chunks.__aiter__()
     aside = Aside(context_of(span))
-    try:
-        while True:
+    while True:
+        try:
             with aside:
-                try:
-                    chunk = await iterator.__anext__()
-                except StopAsyncIteration:
-                    break
+                chunk = await iterator.__anext__()
+        except StopAsyncIteration:
+            call.attempted(span, None)
+            return
+        except BaseException as error:
+            call.attempted(span, error)
+            raise
+        try:
             yield chunk
-    except BaseException as error:
-        if isinstance(error, GeneratorExit) and isasyncgen(iterator):
-            # The driver's own generator, in whose place this one was closed.
-            with aside:
-                await iterator.aclose()
-        call.attempted(span, error)
-        raise
-    call.attempted(span, None)
+        except BaseException as error:
+            # Nobody wants more: the driver did what it was asked to.
+            try:
+                if isinstance(error, GeneratorExit) and isasyncgen(iterator):
+                    # The driver's own generator, in whose place this one was closed.
+                    with aside:
+                        await iterator.aclose()
+            finally:
+                call.attempted(span, None)
+            raise
 
 
 def _note_action(call: InvokeCall, args: Any, kwargs: Any) -> None:

@@ -191,17 +191,14 @@ class InvokeCall(KernelCall):
             self.close_child(span, {semconv.STATUS: "success"})
             return
         outcome = classify(error)
-        if outcome.status == "cancelled" and not isinstance(error, GeneratorExit):
+        if outcome.status == "cancelled":
             self._late_attempt = (span, time_ns())
             return
-        # A stream's driver that is closed early did what it was asked to.
-        status = "success" if isinstance(error, GeneratorExit) else outcome.status
-        status = "error" if status == "denied" else status
-        self._driver_failed = status == "error"
-        late: Attributes = {semconv.STATUS: status}
-        if self._driver_failed and outcome.error_type is not None:
+        self._driver_failed = True
+        late: Attributes = {semconv.STATUS: "error"}
+        if outcome.error_type is not None:
             late[semconv.ERROR_TYPE] = outcome.error_type
-        self.close_child(span, late, failed=self._driver_failed)
+        self.close_child(span, late, failed=True)
 
     def _settle_attempts(self, *, cancelled: bool) -> None:
         """End the attempts that wait for the invocation to go on or to end.
@@ -220,6 +217,11 @@ class InvokeCall(KernelCall):
             }
             self.close_child(span, late, failed=not cancelled, end_time=ended)
         for span in self.open_children():
+            if cancelled and not self.stream:
+                # Torn down with the invocation, which came first.
+                late = {semconv.STATUS: "cancelled", semconv.ERROR_TYPE: "CancelledError"}
+                self.close_child(span, late)
+                continue
             # A stream's driver that the kernel leaves open; the event loop closes it later, or
             # never does. It did what it was asked to.
             self.close_child(span, {semconv.STATUS: "success"})

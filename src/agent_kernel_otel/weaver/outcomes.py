@@ -14,6 +14,7 @@ from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import SUCCESS, Outcome
 
 IMPORT_NAMES: Final = ("weaver_kernel", "agent_kernel")
+CANCELLED: Final = Outcome("cancelled", "CancelledError")
 _OWN_MODULES: Final = tuple(f"{name}." for name in IMPORT_NAMES)
 
 _DENIALS: Final = frozenset(
@@ -70,10 +71,10 @@ def classify(error: BaseException | None) -> Outcome:
     """
     if error is None:
         return SUCCESS
-    kind = type(error).__qualname__
     # A coroutine that is closed rather than cancelled ends with GeneratorExit.
     if isinstance(error, (CancelledError, GeneratorExit)):
-        return Outcome("cancelled", kind)
+        return CANCELLED
+    kind = type(error).__qualname__
     code = reason_code_of(error)
     if code is not None or _kernel_class(error) in _DENIALS:
         return Outcome("denied", kind, code)

@@ -157,7 +157,8 @@ class FirewallView(View):
             return firewall.apply_stream(*args, **kwargs)
         with Aside():
             frames = firewall.apply_stream(*args, **kwargs)
-        return _aside_at_each_step(frames)
+        # What is no stream fails in the kernel, with the error that Python has for this.
+        return _aside_at_each_step(frames) if hasattr(frames, "__aiter__") else frames
 
 
 class RouterView(View):
