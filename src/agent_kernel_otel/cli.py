@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: ``agent-kernel-otel COMMAND``.
 
-Each command is a module with ``SUMMARY``, ``add_arguments(parser)`` and
-``run(arguments, rest) -> exit code``; ``rest`` is what followed ``--``. A module is imported only
+Each command is a module with ``SUMMARY``, ``add_arguments(parser)``,
+``check_arguments(parser, arguments)``, which calls ``parser.error`` where they do not fit together,
+and ``run(arguments, rest) -> exit code``; ``rest`` is what followed ``--``. A module is imported only
 when its command is asked for, and imports nothing heavy before it runs.
 """
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, unknown = parser.parse_known_args(arguments[1:])
         if unknown:
             parser.error(f"unknown: {' '.join(unknown)} (a program to run goes after --)")
+        module.check_arguments(parser, options)
         exit_code: int = module.run(options, tuple(rest))
         return exit_code
     return _main_help(arguments)

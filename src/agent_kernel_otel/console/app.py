@@ -33,6 +33,7 @@ _STEP_SECONDS: Final = 0.1
 _DRAIN_QUIET_SECONDS: Final = 0.25
 _DRAIN_SECONDS: Final = 2.0
 _USAGE_ERROR: Final = 2
+_INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 _DENIALS_NAMED: Final = 3
 _METRICS_KEY: Final = "m"
@@ -53,13 +54,17 @@ def run_console(options: ConsoleOptions) -> int:
         write_notice(str(error))
         return _USAGE_ERROR
     try:
-        return _ConsoleRun(options, store).run()
+        run = _ConsoleRun(options, store)
+        with _signals_call(run.on_signal):
+            return run.run()
     except PortUnavailable as error:
         write_notice(str(error))
         return _USAGE_ERROR
     except CommandFailed as error:
         write_notice(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     finally:
         store.close()
 
@@ -79,35 +84,43 @@ class _ConsoleRun:
             )
             self._notices = Notices(self._terminal.notice)
         self._feed = Feed(store, output, self._notices, history=options.history)
+        self._child: subprocess.Popen[bytes] | None = None
         self._stop_requests = 0
         self._metrics_wanted = False
+
+    def on_signal(self, number: int) -> None:
+        """Takes note of SIGINT or SIGTERM; called between any two instructions of :meth:`run`."""
+        self._stop_requests += 1
+        child = self._child
+        if child is not None and child.returncode is None:
+            # A terminal sends its Ctrl-C to the command as well; only the impatient ask again.
+            if number != signal.SIGINT or self._stop_requests > 1:
+                child.terminate()
+        elif self._stop_requests > 1:
+            raise KeyboardInterrupt
 
     def run(self) -> int:
         options = self._options
         intake = Intake(self._store, self._notices)
         receiver = Receiver(intake, options.host, options.grpc_port, options.http_port)
-        stopped = False
-        child: subprocess.Popen[bytes] | None = None
-        try:
+        exit_code = 0
+        with contextlib.ExitStack() as stack:
+            stack.callback(receiver.stop)
             self._announce(receiver)
             try:
-                if options.command:
-                    child = self._start_child(receiver)
-                    self._follow_child(child)
+                if options.command and not self._stop_requests:
+                    self._child = self._start_child(receiver)
+                    self._follow_child(self._child)
                 else:
                     self._follow_until_stopped()
-                receiver.stop()
-                stopped = True
+                stack.close()
                 self._feed.finish()
-                self._conclude(child)
+                self._conclude()
             except BrokenPipeError:
                 # Whoever read our output has gone; the command is still to end in its own way.
                 _discard_stdout()
-                return child_process.exit_code_of(child) if child else _BROKEN_PIPE
-            return child_process.exit_code_of(child) if child else 0
-        finally:
-            if not stopped:
-                receiver.stop()
+                exit_code = _BROKEN_PIPE
+            return child_process.exit_code_of(self._child) if self._child else exit_code
 
     def _announce(self, receiver: Receiver) -> None:
         if not is_loopback(self._options.host):
@@ -130,34 +143,27 @@ class _ConsoleRun:
         )
 
     def _follow_child(self, child: subprocess.Popen[bytes]) -> None:
-        def stop(number: int) -> None:
-            self._stop_requests += 1
-            # A terminal sends its Ctrl-C to the command as well; only the impatient ask again.
-            if number != signal.SIGINT or self._stop_requests > 1:
-                child.terminate()
-
-        with _signals_call(stop):
-            while child.poll() is None:
-                self._feed.step(_STEP_SECONDS)
-            ended = time.monotonic()
-            while True:
-                since_end = time.monotonic() - ended
-                quiet = min(since_end, self._feed.quiet_for())
-                if quiet >= _DRAIN_QUIET_SECONDS or since_end >= _DRAIN_SECONDS:
-                    return
-                self._feed.step(_DRAIN_QUIET_SECONDS - quiet)
+        while child.poll() is None:
+            self._feed.step(_STEP_SECONDS)
+        ended = time.monotonic()
+        while True:
+            since_end = time.monotonic() - ended
+            quiet = min(since_end, self._feed.quiet_for())
+            if quiet >= _DRAIN_QUIET_SECONDS or since_end >= _DRAIN_SECONDS:
+                return
+            self._feed.step(_DRAIN_QUIET_SECONDS - quiet)
 
     def _follow_until_stopped(self) -> None:
-        def stop(_: int) -> None:
-            self._stop_requests += 1
-
-        with _signals_call(stop), contextlib.ExitStack() as screen:
+        with contextlib.ExitStack() as screen:
             if self._terminal is not None and self._terminal.is_terminal:
                 can_press = screen.enter_context(pressed_keys(self._on_key))
                 screen.enter_context(self._terminal.footer(lambda: self._footer(can_press)))
             while not self._stop_requests:
                 self._feed.step(_STEP_SECONDS)
-                if self._metrics_wanted and self._terminal is not None:
+                if self._terminal is None:
+                    continue
+                self._terminal.refresh_footer()
+                if self._metrics_wanted:
                     self._metrics_wanted = False
                     self._terminal.metrics(self._store)
 
@@ -170,12 +176,12 @@ class _ConsoleRun:
         unfinished = f", {waiting:,} unfinished" if waiting else ""
         return f" {keys} | {self._totals()}{unfinished} "
 
-    def _conclude(self, child: subprocess.Popen[bytes] | None) -> None:
+    def _conclude(self) -> None:
         if self._terminal is not None:
             self._terminal.metrics(self._store)
         summary = self._summary()
-        if child is not None:
-            summary += f"; the command exited with {child_process.exit_code_of(child)}"
+        if self._child is not None:
+            summary += f"; the command exited with {child_process.exit_code_of(self._child)}"
         if self._terminal is not None:
             self._terminal.line(summary)
         else:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_INSECURE: Final = "OTEL_EXPORTER_OTLP_INSECURE"
 _PROXIES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy")
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
@@ -42,12 +43,15 @@ def environment_for(receiver: Receiver, inherited: Mapping[str, str]) -> dict[st
             it sets are replaced.
     """
     environment = dict(inherited)
+    # Without it the endpoint's scheme decides; set to false it would demand TLS of us.
+    environment.pop(_INSECURE, None)
     # The general endpoint also serves exporters that were told their protocol in code.
     protocol = environment.setdefault(_PROTOCOL, "grpc")
     environment[_ENDPOINT] = _endpoint(receiver, protocol)
     for signal in SIGNALS:
         prefix = f"OTEL_EXPORTER_OTLP_{signal.name.upper()}"
         environment.pop(f"{prefix}_ENDPOINT", None)
+        environment.pop(f"{prefix}_INSECURE", None)
         own_protocol = environment.get(f"{prefix}_PROTOCOL", protocol)
         if _is_grpc(own_protocol) != _is_grpc(protocol):
             # An endpoint of one signal is used as it is, with no path added.

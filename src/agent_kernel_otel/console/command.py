@@ -117,6 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="no colour, as with NO_COLOR=1")
 
 
+def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses options that mean nothing together."""
+    if arguments.history and arguments.db is None:
+        parser.error("--history needs --db FILE")
+
+
 def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
     """Runs the console.
 

@@ -143,7 +143,7 @@ def _describe_operation(span: SpanView, glyphs: Glyphs) -> tuple[str, list[Phras
     details += _response_mode(attributes, glyphs)
     for key, word in ((semconv.RESULT_FACTS, "fact"), (semconv.RESULT_ROWS, "row")):
         if attributes.get(key):
-            details.append((_count(attributes[key], word), "dim"))
+            details.append((_count(attributes[key], word, glyphs), "dim"))
     return glyphs.value(attributes.get(semconv.CAPABILITY_ID)), details
 
 
@@ -212,7 +212,7 @@ def _redactions(attributes: dict[str, AttributeValue], glyphs: Glyphs) -> list[P
     redactions = attributes.get(semconv.REDACTIONS)
     if not redactions:
         return []
-    return [(f"{glyphs.redaction} {_count(redactions, 'redaction')}", "yellow")]
+    return [(f"{glyphs.redaction} {_count(redactions, 'redaction', glyphs)}", "yellow")]
 
 
 def _response_mode(attributes: dict[str, AttributeValue], glyphs: Glyphs) -> list[Phrase]:
@@ -242,7 +242,7 @@ def _inline(attributes: dict[str, AttributeValue], glyphs: Glyphs) -> list[Phras
     ]
     left_out = len(attributes) - _INLINE_ATTRIBUTES
     if left_out > 0:
-        phrases.append((f"{glyphs.ellipsis}{_count(left_out, 'more attribute')}", "dim"))
+        phrases.append((f"{glyphs.ellipsis}{_count(left_out, 'more attribute', glyphs)}", "dim"))
     return phrases
 
 
@@ -263,8 +263,9 @@ def _symbol(outcome: str, glyphs: Glyphs) -> str:
     return str(getattr(glyphs, name or "plain"))
 
 
-def _count(number: AttributeValue, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def _count(number: AttributeValue, word: str, glyphs: Glyphs) -> str:
+    # What should be a number is whatever was sent.
+    return f"{glyphs.value(number, _INLINE_LENGTH)} {word}{'' if number == 1 else 's'}"
 
 
 def _join(phrases: Iterable[Phrase]) -> Text:

@@ -42,9 +42,8 @@ class Output(Protocol):
 
 @dataclass
 class _Pending:
-    first_news: float
     last_news: float
-    has_root: bool
+    root_since: float | None = None
 
 
 class Feed:
@@ -124,10 +123,12 @@ class Feed:
         now = self._last_news = self._clock()
         self._output.requests(self._store, self._cursor, until)
         for change in self._store.changed_traces(self._cursor, until):
-            pending = self._pending.setdefault(change.trace_id, _Pending(now, now, False))
+            pending = self._pending.setdefault(change.trace_id, _Pending(now))
             pending.last_news = now
             # What follows a trace already shown need not wait for a root again.
-            pending.has_root |= change.has_root or change.trace_id in self._shown_until
+            has_root = change.has_root or change.trace_id in self._shown_until
+            if has_root and pending.root_since is None:
+                pending.root_since = now
         self._cursor = until
 
     def _show(self, trace_id: bytes) -> None:
@@ -163,6 +164,6 @@ class Feed:
 
 def _is_due(pending: _Pending, now: float) -> bool:
     quiet = now - pending.last_news
-    if not pending.has_root:
+    if pending.root_since is None:
         return quiet >= ROOTLESS_SECONDS
-    return quiet >= QUIET_SECONDS or now - pending.first_news >= LONGEST_QUIET_SECONDS
+    return quiet >= QUIET_SECONDS or now - pending.root_since >= LONGEST_QUIET_SECONDS

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agent_kernel_otel.console.records import ReceivedLog, Trace
     from agent_kernel_otel.console.store import Store
 
-_FOOTER_PER_SECOND: Final = 4
 _NARROWEST: Final = 20
 _PIPE_WIDTH: Final = 10_000
 _LINE_LENGTH: Final = 1_000
@@ -72,6 +71,8 @@ class Terminal:
             width=None if self.is_terminal else _PIPE_WIDTH,
         )
         self._live: Live | None = None
+        self._footer_text: Callable[[], str] = str
+        self._footer_shown = ""
         self._lock = threading.RLock()
 
     def requests(self, store: Store, after: int, until: int) -> None:
@@ -116,27 +117,40 @@ class Terminal:
 
     @contextlib.contextmanager
     def footer(self, text: Callable[[], str]) -> Iterator[None]:
-        """Keeps a line below the drawing, on a terminal.
+        """Keeps a line below the drawing, on a terminal; elsewhere it does nothing.
 
         Args:
-            text: Gives the line; called four times a second.
+            text: Gives the line as it should be now; see :meth:`refresh_footer`.
         """
         if not self.is_terminal:
             yield
             return
+        self._footer_text = text
         with Live(
             console=self._console,
-            get_renderable=lambda: Text(text(), "reverse", no_wrap=True, overflow="ellipsis"),
-            refresh_per_second=_FOOTER_PER_SECOND,
+            get_renderable=lambda: Text(
+                self._footer_shown, "reverse", no_wrap=True, overflow="ellipsis"
+            ),
+            auto_refresh=False,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         ) as live:
             self._live = live
             try:
+                self.refresh_footer()
                 yield
             finally:
                 self._live = None
+
+    def refresh_footer(self) -> None:
+        """Rewrites the footer, if it has changed."""
+        if self._live is None:
+            return
+        text = self._footer_text()
+        if text != self._footer_shown:
+            self._footer_shown = text
+            self._live.refresh()
 
     def _print(self, lines: Iterable[Line]) -> None:
         with self._lock:
