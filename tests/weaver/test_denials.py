@@ -15,7 +15,6 @@ from weaver_kernel import (
     Capability,
     CapabilityNotFound,
     CapabilityRegistry,
-    CapabilityRequest,
     DeclarativePolicyEngine,
     DefaultPolicyEngine,
     DenialReason,
@@ -31,7 +30,8 @@ from weaver_kernel.coding_agent import CodingAgentPolicyEngine
 
 from agent_kernel_otel import semconv
 from tests.support.capture import Capture
-from tests.support.kernels import ALICE, READ, WRITE, grant, make_kernel, token_of
+from tests.support.instrumented import drain, open_stream
+from tests.support.kernels import ALICE, READ, WRITE, StreamingDriver, grant, make_kernel, token_of
 from tests.support.refusals import check_decision, check_denied, check_failed
 
 LONG = "needed for the weekly report"
@@ -324,91 +324,7 @@ def test_an_allow_gives_an_event_at_level_debug(debug_capture: Capture) -> None:
     assert event.attributes[semconv.POLICY_OUTCOME] == "allowed"
 
 
-# Rules ----------------------------------------------------------------------------------------
-
-
-async def test_the_rule_that_allowed_is_named_at_the_grant_and_at_its_invocations(
-    capture: Capture,
-) -> None:
-    kernel = make_kernel(policy=declarative())
-    token = grant(kernel).token
-    await kernel.invoke(token, principal=ALICE, args={})
-    assert capture.root(semconv.GRANT).only(semconv.POLICY)["security_rule.name"] == "readers"
-    assert capture.root(semconv.INVOKE)[semconv.GRANT_RULE] == "readers"
-
-
-def test_the_rule_that_denied_is_named(capture: Capture) -> None:
-    with pytest.raises(PolicyDenied):
-        grant(kernel_with(declarative()), "purge")
-    policy = capture.root(semconv.GRANT).only(semconv.POLICY)
-    assert policy[semconv.SECURITY_RULE_NAME] == "no-purging"
-    (event,) = capture.events()
-    assert event.attributes[semconv.SECURITY_RULE_NAME] == "no-purging"
-
-
-def test_no_rule_is_named_where_none_matched(capture: Capture) -> None:
-    nobody = Principal("nobody", roles=[])
-    with pytest.raises(PolicyDenied):
-        grant(kernel_with(declarative()), "read", nobody)
-    assert capture.root(semconv.GRANT).only(semconv.POLICY).get(semconv.SECURITY_RULE_NAME) is None
-
-
-@pytest.mark.parametrize(("capability", "allowed"), [("read", True), ("purge", False)])
-def test_an_engine_derived_from_the_kernels_is_asked_exactly_once(
-    capture: Capture, capability: str, allowed: bool
-) -> None:
-    asked = []
-
-    class Counting(DeclarativePolicyEngine):
-        def evaluate(self, request: CapabilityRequest, *args: Any, **kwargs: Any) -> PolicyDecision:
-            asked.append(request.capability_id)
-            return super().evaluate(request, *args, **kwargs)
-
-        def explain(self, *args: Any, **kwargs: Any) -> Any:
-            raise AssertionError("nobody asked for an explanation")
-
-    rules, kind = declarative()._rules, Counting
-    if allowed:
-        grant(kernel_with(kind(rules)), capability)
-    else:
-        with pytest.raises(PolicyDenied):
-            grant(kernel_with(kind(rules)), capability)
-    assert asked == [capability]
-
-
-def test_an_engine_whose_evaluate_was_replaced_is_asked_exactly_once(capture: Capture) -> None:
-    engine = declarative()
-    asked = []
-    original = engine.evaluate
-
-    def evaluate(*args: Any, **kwargs: Any) -> PolicyDecision:
-        asked.append(args)
-        return original(*args, **kwargs)
-
-    engine.evaluate = evaluate  # type: ignore[method-assign]
-    with pytest.raises(PolicyDenied):
-        grant(kernel_with(engine), "purge")
-    assert len(asked) == 1
-
-
-def test_a_rate_limit_is_used_up_only_by_the_grants_themselves(capture: Capture) -> None:
-    kernel = make_kernel(policy=default())
-    grant(kernel)
-    grant(kernel)
-    with pytest.raises(PolicyDenied):
-        grant(kernel)
-
-
-def test_an_explanation_is_no_decision(capture: Capture) -> None:
-    explanation = make_kernel().explain_denial(
-        CapabilityRequest(WRITE, goal="g"), ALICE, justification=""
-    )
-    assert explanation.denied
-    assert not capture.spans()
-    assert not capture.events()
-
-
-# Allowing what the kernel itself does with a denial -------------------------------------------
+# What goes wrong around a decision ------------------------------------------------------------
 
 
 def test_a_trace_store_that_fails_does_not_mask_the_denial(capture: Capture) -> None:
@@ -441,3 +357,58 @@ async def test_a_token_without_a_grant_has_no_link_and_no_age(capture: Capture) 
     invoke = capture.root(semconv.INVOKE)
     assert not invoke.span.links
     assert invoke.get(semconv.GRANT_AGE) is None
+
+
+# Refusals that no policy engine and no token provider made -------------------------------------
+
+
+def test_a_grant_refused_while_the_token_is_issued_is_told_once(capture: Capture) -> None:
+    error = PolicyDenied("too many tokens", reason_code="token_quota")
+
+    class Provider(HMACTokenProvider):
+        def issue(self, *args: Any, **kwargs: Any) -> Any:
+            raise error
+
+    with pytest.raises(PolicyDenied):
+        grant(make_kernel(token_provider=Provider(secret="test-signing-key")))
+    root = capture.root(semconv.GRANT)
+    assert root[semconv.STATUS] == "denied"
+    assert root[semconv.REASON_CODE] == "token_quota"
+    assert root.only(semconv.POLICY)[semconv.POLICY_OUTCOME] == "allowed"
+    check_decision(
+        capture, root, phase="grant", engine="Kernel", code="token_quota", category="other"
+    )
+
+
+async def test_an_invocation_refused_after_its_token_was_accepted_is_told_once(
+    capture: Capture,
+) -> None:
+    class Limited:
+        def route(self, _: str) -> Any:
+            raise PolicyDenied("slow down", reason_code=DenialReason.RATE_LIMITED)
+
+    kernel = make_kernel(router=Limited())
+    with pytest.raises(PolicyDenied):
+        await kernel.invoke(token_of(kernel), principal=ALICE, args={})
+    root = capture.root(semconv.INVOKE)
+    assert root[semconv.STATUS] == "denied"
+    assert root.status == "ERROR"
+    assert root.only(semconv.POLICY)[semconv.POLICY_OUTCOME] == "allowed"
+    check_decision(
+        capture, root, phase="enforce", engine="Kernel", code="rate_limited",
+        category="rate_limit",
+    )  # fmt: skip
+
+
+async def test_a_stream_refused_by_its_driver_is_told_once(capture: Capture) -> None:
+    def before_chunk(_: int) -> None:
+        raise PolicyDenied("not these rows", reason_code="row_level")
+
+    with pytest.raises(PolicyDenied):
+        await drain(open_stream(make_kernel(StreamingDriver(before_chunk=before_chunk))))
+    root = capture.root(semconv.INVOKE)
+    assert root[semconv.STATUS] == "denied"
+    assert root.only(semconv.DRIVER)[semconv.STATUS] == "error"
+    check_decision(
+        capture, root, phase="enforce", engine="Kernel", code="row_level", category="other"
+    )

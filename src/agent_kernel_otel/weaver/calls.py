@@ -9,7 +9,7 @@ own (:mod:`agent_kernel_otel.weaver.invocation`).
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Span
 
@@ -34,15 +34,19 @@ if TYPE_CHECKING:
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 
 
+_PHASES: Final = {semconv.GRANT: "grant", semconv.EXPAND: "expand"}
+
+
 class KernelCall(Operation):
     """One call of a Weaver kernel.
 
     Attributes:
         instrumentation: The adapter under whose configuration it runs.
         action_id: The kernel's audit id of it, once known.
+        refusal_told: Whether a policy's decision to refuse it has been told.
     """
 
-    __slots__ = ("_start", "action_id", "instrumentation")
+    __slots__ = ("_start", "action_id", "instrumentation", "refusal_told")
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class KernelCall(Operation):
         super().__init__(instrumentation.telemetry, kernel, name, attributes, **options)
         self.instrumentation = instrumentation
         self.action_id: str | None = None
+        self.refusal_told = False
         self._start = attributes
         self.views = instrumentation.views(name, recording=self.recording)
 
@@ -89,9 +94,19 @@ class KernelCall(Operation):
 
     def describe_failure(self, error: BaseException) -> None:
         """Add what the exception tells, and emit it where it is a failure."""
+        outcome = classify(error)
         about = self.about
+        if outcome.status == "denied" and not self.refusal_told:
+            code = outcome.reason_code
+            phase = _PHASES.get(self.name, "enforce")
+            decision = Decision(self.refuser(), phase, "denied", code, category_of(code))
+            self.decided(decision, about)
         about.pop(semconv.PRINCIPAL_ID, None)
-        self.failed(error, classify(error), about)
+        self.failed(error, outcome, about)
+
+    def refuser(self) -> str:
+        """Who refuses where no policy engine and no token provider did."""
+        return type(self.kernel).__name__
 
 
 class GrantCall(KernelCall):
@@ -160,7 +175,7 @@ class GrantCall(KernelCall):
     ) -> None:
         """Tell that the policy engine raised: a denial, or a crash."""
         outcome = classify(error)
-        denied = outcome.status == "denied"
+        self.refusal_told = denied = outcome.status == "denied"
         self.decided(
             Decision(
                 engine=type(engine).__name__,
@@ -234,15 +249,9 @@ class ExpandCall(KernelCall):
         if mode is not None:
             self.late[semconv.RESPONSE_MODE] = mode
 
-    def describe_failure(self, error: BaseException) -> None:
-        """Add the exception; a refusal is a policy decision too."""
-        outcome = classify(error)
-        if outcome.status == "denied":
-            code = outcome.reason_code
-            engine = type(vars(self.kernel).get("_handle_store")).__name__
-            decision = Decision(engine, "expand", "denied", code, category_of(code))
-            self.decided(decision, self.about)
-        super().describe_failure(error)
+    def refuser(self) -> str:
+        """The handle store, which holds an expansion against what the grant allows."""
+        return type(vars(self.kernel).get("_handle_store")).__name__
 
 
 class DiscoverCall(KernelCall):

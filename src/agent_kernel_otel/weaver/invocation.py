@@ -149,7 +149,7 @@ class InvokeCall(KernelCall):
             decision = Decision(engine, "enforce", "allowed")
         else:
             outcome = classify(error)
-            denied = outcome.status == "denied"
+            self.refusal_told = denied = outcome.status == "denied"
             code = None
             if denied:
                 code = token_reason_of(
