@@ -84,6 +84,11 @@ def identifier(value: object) -> str | None:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
+_PROCESS_KEY: Final = secrets.token_bytes(32)
+"""Key of the principal hashes where none is set: one for the process, so that its spans and logs
+agree."""
+
+
 class PrincipalRedactor:
     """Principal ids in the form that the configuration allows to leave.
 
@@ -97,7 +102,7 @@ class PrincipalRedactor:
         self._form = config.principal_id
         key = config.principal_hash_key
         # A key from the environment can hold bytes that are no UTF-8, as lone surrogates.
-        self._key = secrets.token_bytes(32) if key is None else key.encode("utf-8", "surrogatepass")
+        self._key = _PROCESS_KEY if key is None else key.encode("utf-8", "surrogatepass")
         self._hashes: dict[str, str] = {}
 
     def __call__(self, principal_id: object) -> str | None:
