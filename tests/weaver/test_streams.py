@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator
+from time import monotonic, time_ns
 from typing import Any
 
 import pytest
@@ -80,39 +81,39 @@ async def test_notices_about_raw_mode_are_no_redactions(capture: Capture) -> Non
 
 async def test_the_time_to_the_first_frame_is_told_in_milliseconds(capture: Capture) -> None:
     released = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    driver = StreamingDriver(before_chunk=lambda n: released.wait() if n == 0 else None)
-    loop.call_later(0.02, released.set)
-    await drain(open_stream(make_kernel(driver)))
+
+    def before_chunk(number: int) -> Any:
+        if number:
+            return None
+        asyncio.get_running_loop().call_later(0.02, released.set)
+        return released.wait()
+
+    started = monotonic()
+    await drain(open_stream(make_kernel(StreamingDriver(before_chunk=before_chunk))))
     elapsed = capture.root()[semconv.TIME_TO_FIRST_CHUNK]
     assert type(elapsed) is float
-    assert 15.0 < elapsed < 5000.0
+    assert 15.0 < elapsed <= (monotonic() - started) * 1000.0
 
 
 async def test_the_clock_of_a_stream_starts_at_its_first_step(capture: Capture) -> None:
     stream = open_stream(make_kernel(StreamingDriver()))
     passed = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.05, passed.set)
+    asyncio.get_running_loop().call_later(0.02, passed.set)
     await passed.wait()
+    started, started_at = monotonic(), time_ns()
     await drain(stream)
     invoke = capture.root()
-    assert invoke[semconv.TIME_TO_FIRST_CHUNK] < 50.0
-    assert invoke.span.end_time is not None
-    assert invoke.span.start_time is not None
-    assert invoke.span.end_time - invoke.span.start_time < 50_000_000
+    assert (invoke.span.start_time or 0) >= started_at
+    assert invoke[semconv.TIME_TO_FIRST_CHUNK] <= (monotonic() - started) * 1000.0
 
 
 async def test_the_span_of_a_stream_includes_its_consumers_time(capture: Capture) -> None:
     stream = open_stream(make_kernel(StreamingDriver()))
     await anext(stream)
-    passed = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.02, passed.set)
-    await passed.wait()
+    first_at = time_ns()
     await drain(stream)
     span = capture.root().span
-    assert span.end_time is not None
-    assert span.start_time is not None
-    assert span.end_time - span.start_time > 15_000_000
+    assert (span.start_time or 0) <= first_at <= (span.end_time or 0)
 
 
 async def test_a_streaming_driver_keeps_streaming(capture: Capture) -> None:
