@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -73,7 +73,7 @@ class Loggers(LoggerProvider):
         return Logger()
 
 
-PROVIDERS = {
+PROVIDERS: dict[str, Callable[[], dict[str, Any]]] = {
     "on_start": lambda: with_processor(Processor(on_start=fail)),
     "on_end": lambda: with_processor(Processor(on_end=fail)),
     "export": lambda: with_processor(SimpleSpanProcessor(Exporter())),
@@ -139,11 +139,15 @@ def test_a_fault_is_counted_logged_once_and_without_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fresh = Faults()
-    for _ in range(3):
+
+    def swallow() -> None:
         try:
             fail()
         except Broken:
             fresh.swallow("testing this")
+
+    for _ in range(3):
+        swallow()
     assert fresh.count == 3
     (record,) = caplog.records
     assert "Broken" in record.getMessage()

@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -204,17 +205,17 @@ def test_a_wrong_call_fails_at_the_call_with_the_kernels_own_text_and_gives_no_s
 
 
 async def test_an_exception_is_the_same_object_with_the_same_cause(capture: Capture) -> None:
-    class Refusal(AgentKernelError):
+    class RefusalError(AgentKernelError):
         pass
 
-    cause, error = ValueError("why"), Refusal("what")
+    cause, error = ValueError("why"), RefusalError("what")
 
     class Refusing(FixedRouter):
         def route(self, capability_id: str) -> Any:
             raise error from cause
 
     kernel = make_kernel(router=Refusing())
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(RefusalError) as raised:
         await kernel.invoke(token_of(kernel), principal=ALICE, args={})
     assert raised.value is error
     assert error.__cause__ is cause
@@ -264,8 +265,8 @@ async def test_odd_ids_are_the_kernels_problem_and_survive_encoding(name: str) -
         said = [await outcome(call) for call in calls]
         for each in (*odd_tokens, odd):
             said += [
-                await outcome(lambda t=each: kernel.invoke(t, principal=ALICE, args={})),
-                await outcome(lambda t=each: kernel.invoke(t, principal=principal, args={})),
+                await outcome(partial(kernel.invoke, each, principal=ALICE, args={})),
+                await outcome(partial(kernel.invoke, each, principal=principal, args={})),
             ]
         said += [
             await outcome(lambda: kernel.invoke(token, principal=odd, args={})),
@@ -361,9 +362,13 @@ async def test_a_task_cancelled_before_it_starts_leaves_no_coroutine_behind(
 
 async def test_a_call_that_is_never_awaited_warns_as_often_as_before(capture: Capture) -> None:
     kernel = make_kernel()
-    with pytest.warns(RuntimeWarning, match="never awaited") as warned:
-        kernel.invoke(token_of(kernel), principal=ALICE, args={})
+
+    def forget() -> None:
+        kernel.invoke(token_of(kernel), principal=ALICE, args={})  # type: ignore[unused-coroutine]
         gc.collect()
+
+    with pytest.warns(RuntimeWarning, match="never awaited") as warned:
+        forget()
     assert len(warned) == 1
     assert capture.spans() == []
 
