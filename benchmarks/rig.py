@@ -30,7 +30,7 @@ CAPABILITY = "tasks.list"
 
 
 class _Discard(SpanExporter):
-    def export(self, spans: Any) -> SpanExportResult:
+    def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - the interface's
         return SpanExportResult.SUCCESS
 
 
@@ -49,8 +49,8 @@ class Providers:
         self.logger_provider = LoggerProvider(shutdown_on_exit=False)
 
     def empty(self) -> None:
-        """Forget the spans of a block."""
-        self.processor._batch_processor._queue.clear()  # noqa: SLF001 - not to be exported here
+        """Forget the spans of a block, which are not to be exported inside the next one."""
+        self.processor._batch_processor._queue.clear()
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -66,28 +66,30 @@ def load_library() -> Any:
     return library
 
 
+def row(number: int) -> dict[str, Any]:
+    """A row of data as tools return it."""
+    return {
+        "id": number,
+        "customer": f"customer {number}",
+        "amount": 12.5 + number,
+        "currency": "EUR",
+        "status": "paid",
+        "date": "2026-01-01",
+    }
+
+
 class Bench:
     """A kernel with one capability over an in-memory driver, and a token for it.
 
     Args:
         library: A copy of ``weaver_kernel``.
-        rows: How many rows the driver answers with; each has six fields.
-        kernel_class: The kernel's class, if not the library's own.
+        rows: How many rows the driver answers with.
+        fail: Whether it raises instead.
     """
 
     def __init__(self, library: Any, rows: int = 1, *, fail: bool = False) -> None:
         self.library = library
-        answer = [
-            {
-                "id": number,
-                "customer": f"customer {number}",
-                "amount": 12.5 + number,
-                "currency": "EUR",
-                "status": "paid",
-                "date": "2026-01-01",
-            }
-            for number in range(rows)
-        ]
+        answer = [row(number) for number in range(rows)]
 
         def handler(_: Any) -> Any:
             if fail:
@@ -114,8 +116,8 @@ class Bench:
 
     def fresh(self) -> None:
         """New stores, as at the start of a process."""
-        self.kernel._handle_store = type(self.kernel._handle_store)()  # noqa: SLF001
-        self.kernel._trace_store = type(self.kernel._trace_store)()  # noqa: SLF001
+        self.kernel._handle_store = type(self.kernel._handle_store)()
+        self.kernel._trace_store = type(self.kernel._trace_store)()
 
     async def invoke(self) -> Any:
         return await self.kernel.invoke(
@@ -183,7 +185,7 @@ class Result:
 
 
 async def _run(variants: list[Variant], rounds: int, block: int, warm_up: int) -> Result:
-    order = random.Random(20261121)  # noqa: S311 - the same order each time
+    order = random.Random(20261121)
     times: dict[str, list[float]] = {variant.name: [] for variant in variants}
     for number in range(warm_up + rounds):
         for variant in order.sample(variants, len(variants)):

@@ -41,12 +41,13 @@ def registered(kernel: Any, capability_id: object) -> Any:
     ``registry.get()`` can run a deferred namespace loader, which is the host's code
     (weaver-kernel 0.9 on): the table behind it is read instead.
     """
-    store = getattr(kernel.__dict__.get("_registry"), "_store", None)
+    store: Any = getattr(kernel.__dict__.get("_registry"), "_store", None)
     if type(capability_id) is not str and isinstance(capability_id, str):
         # A subclass can have any hash and any equality, and either can raise.
         capability_id = str.__str__(capability_id)
-    known = type(capability_id) is str and isinstance(store, dict)
-    return store.get(capability_id) if known else None
+    if type(capability_id) is not str or not isinstance(store, dict):
+        return None
+    return store.get(capability_id)
 
 
 def describe_capability(capability: Any, attributes: Attributes) -> None:
