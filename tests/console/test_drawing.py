@@ -127,7 +127,7 @@ def test_an_invocation_tells_its_whole_story(drawing: Drawing) -> None:
         "├─ ✓ policy.evaluate  enforce  12.3 ms  allowed",
         "├─ ✗ driver.execute  primary  12.3 ms  error DriverError",
         "├─ ✓ driver.execute  replica  12.3 ms  success",
-        "└─ • firewall.apply  summary  12.3 ms  ▒ 1 redaction",
+        "└─ ✓ firewall.apply  summary  12.3 ms  ▒ 1 redaction",
         "",
     ]
 
@@ -356,6 +356,14 @@ def test_a_trace_is_drawn_once_its_root_is_there_and_it_is_quiet(drawing: Drawin
     drawing.now = 60.0
     drawing.feed.step(0)
     assert drawing.taken() == ""
+
+
+def test_traces_that_are_finished_together_are_drawn_in_order_of_time(drawing: Drawing) -> None:
+    drawing.send_logs({"traceId": "33" * 16, "spanId": "01" * 8})
+    drawing.send(span("third", trace_id="33" * 16, start=3))
+    drawing.send(span("second", trace_id="22" * 16, start=2), span("first", start=1))
+    text = drawing.drawn()
+    assert text.index("first") < text.index("second") < text.index("third")
 
 
 def test_a_trace_whose_root_never_comes_is_drawn_after_a_while(drawing: Drawing) -> None:

@@ -49,7 +49,7 @@ def describe_span(span: SpanView, glyphs: Glyphs, *, note: str = "", service: st
         name = name.removeprefix(_PREFIX)
     style = _STYLES.get(span.outcome, "")
     phrases: list[Phrase] = [
-        (f"{_symbol(span.outcome, glyphs)} {glyphs.clean(name)}", f"bold {style}".strip())
+        (f"{_symbol(span.outcome, kind, glyphs)} {glyphs.clean(name)}", f"bold {style}".strip())
     ]
     if subject and subject not in phrases[0][0].split():
         phrases.append((subject, "bold"))
@@ -258,9 +258,11 @@ def _duration(span: SpanView, glyphs: Glyphs) -> str:
     return f"{text} (ends before it starts)" if span.end_ns < span.start_ns else text
 
 
-def _symbol(outcome: str, glyphs: Glyphs) -> str:
-    name = "success" if outcome == "allowed" else outcome
-    return str(getattr(glyphs, name or "plain"))
+def _symbol(outcome: str, kind: str, glyphs: Glyphs) -> str:
+    # A kernel's span that says nothing went well: it says so when it does not.
+    if outcome == "allowed" or (not outcome and kind in semconv.SPANS):
+        return glyphs.success
+    return str(getattr(glyphs, outcome or "plain"))
 
 
 def _count(number: AttributeValue, word: str, glyphs: Glyphs) -> str:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agent_kernel_otel.console.notices import Notices
     from agent_kernel_otel.console.records import ReceivedLog, Trace
@@ -44,6 +45,7 @@ class Output(Protocol):
 class _Pending:
     last_news: float
     root_since: float | None = None
+    start_ns: float = math.inf
 
 
 class Feed:
@@ -90,8 +92,7 @@ class Feed:
         """
         self._take_news(timeout)
         now = self._clock()
-        for trace_id in [key for key, pending in self._pending.items() if _is_due(pending, now)]:
-            self._show(trace_id)
+        self._show_all(key for key, pending in self._pending.items() if _is_due(pending, now))
         while len(self._pending) > _PENDING:
             self._show(next(iter(self._pending)))
         if (
@@ -103,8 +104,7 @@ class Feed:
     def finish(self) -> None:
         """Shows everything that is left, finished or not."""
         self._take_news(0)
-        for trace_id in list(self._pending):
-            self._show(trace_id)
+        self._show_all(self._pending)
         self._show_logs()
 
     def quiet_for(self) -> float:
@@ -125,11 +125,18 @@ class Feed:
         for change in self._store.changed_traces(self._cursor, until):
             pending = self._pending.setdefault(change.trace_id, _Pending(now))
             pending.last_news = now
+            if change.start_ns is not None:
+                pending.start_ns = min(pending.start_ns, change.start_ns)
             # What follows a trace already shown need not wait for a root again.
             has_root = change.has_root or change.trace_id in self._shown_until
             if has_root and pending.root_since is None:
                 pending.root_since = now
         self._cursor = until
+
+    def _show_all(self, trace_ids: Iterable[bytes]) -> None:
+        # Requests come in any order; people read in order of time.
+        for trace_id in sorted(trace_ids, key=lambda key: self._pending[key].start_ns):
+            self._show(trace_id)
 
     def _show(self, trace_id: bytes) -> None:
         self._pending.pop(trace_id)

@@ -144,9 +144,12 @@ class _HostGuard:
                 self._intake.report("HTTP", scope["path"][:80], refusal)
             await send(message)
 
-        await self._check(
-            {**scope, "agent_kernel_otel.accepted": accepted}, receive, send_and_report
-        )
+        # Names have no case, but older releases of Starlette compare them as they are.
+        headers = [
+            (name, value.lower() if name == b"host" else value) for name, value in scope["headers"]
+        ]
+        checked = {**scope, "headers": headers, "agent_kernel_otel.accepted": accepted}
+        await self._check(checked, receive, send_and_report)
 
     async def _accepted(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["agent_kernel_otel.accepted"].append(True)

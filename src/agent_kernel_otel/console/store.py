@@ -36,7 +36,7 @@ DEFAULT_MAX_SPANS: Final = 100_000
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 DEFAULT_MAX_SERIES: Final = 10_000
 
-_DECODED_ITEMS: Final = 20_000
+_DECODED_ITEMS: Final = 8_000
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,13 @@ class TraceChange:
     Attributes:
         trace_id: 16 bytes.
         has_root: Whether a span without parent is among what is new.
+        start_ns: Earliest start of a new span, in nanoseconds since 1970; None if only log
+            records are new.
     """
 
     trace_id: bytes
     has_root: bool
+    start_ns: int | None
 
 
 class Store:
@@ -265,15 +268,18 @@ class Store:
             Each trace once, in the order in which they arrived.
         """
         rows = self._all(
-            "SELECT trace_id, MAX(is_root) FROM ("
-            " SELECT trace_id, is_root, batch, position FROM spans WHERE batch > ? AND batch <= ?"
+            "SELECT trace_id, MAX(is_root), MIN(start_ns) FROM ("
+            " SELECT trace_id, is_root, start_ns, batch, position FROM spans"
+            " WHERE batch > ? AND batch <= ?"
             " UNION ALL"
-            " SELECT trace_id, 0, batch, position FROM logs"
+            " SELECT trace_id, 0, NULL, batch, position FROM logs"
             " WHERE batch > ? AND batch <= ? AND trace_id != X''"
             ") GROUP BY trace_id ORDER BY MIN(batch), MIN(position)",
             (after, until, after, until),
         )
-        return [TraceChange(trace_id, bool(has_root)) for trace_id, has_root in rows]
+        return [
+            TraceChange(trace_id, bool(has_root), start_ns) for trace_id, has_root, start_ns in rows
+        ]
 
     def trace(self, trace_id: bytes) -> Trace:
         """Reads all that is kept of one trace; its lists are empty if that is nothing.
