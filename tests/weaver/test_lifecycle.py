@@ -19,17 +19,14 @@ from agent_kernel_otel import KernelInstrumentor, instrument_kernel, semconv, un
 from tests.support.capture import Capture
 from tests.support.instrumented import drain, instrumented, open_stream
 from tests.support.kernels import ALICE, StreamingDriver, grant, make_kernel
-
-UNTOUCHED = dict(vars(Kernel))
+from tests.support.untouched import UNTOUCHED, assert_untouched
 
 
 @pytest.fixture(autouse=True)
 def _the_class_is_as_it_was() -> Iterator[None]:
     yield
     KernelInstrumentor().uninstrument()
-    now = dict(vars(Kernel))
-    assert list(now) == list(UNTOUCHED)
-    assert [name for name in now if now[name] is not UNTOUCHED[name]] == []
+    assert_untouched()
 
 
 async def one_call(kernel: Kernel) -> None:

@@ -27,9 +27,7 @@ from agent_kernel_otel.weaver.sessions import SessionNames
 from tests.support.capture import Capture
 from tests.support.instrumented import instrumented
 from tests.support.kernels import ALICE, grant, make_kernel, memory_driver, registry
-
-copy.copy(make_kernel())  # copying caches __slotnames__ on the class
-UNTOUCHED = dict(vars(Kernel))
+from tests.support.untouched import UNTOUCHED, assert_untouched
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,7 @@ def _nothing_stays() -> Iterator[None]:
     KernelInstrumentor().uninstrument()
     for kernel in [*activation.kernels(), make_kernel()]:
         uninstrument_kernel(kernel)
-    assert dict(vars(Kernel)) == UNTOUCHED
+    assert_untouched()
 
 
 def spans_of(capture: Capture) -> list[str]:
@@ -65,8 +63,7 @@ def test_the_class_is_untouched_once_nobody_needs_it() -> None:
     uninstrument_kernel(one)
     assert dict(vars(Kernel)) != UNTOUCHED
     uninstrument_kernel(two)
-    assert dict(vars(Kernel)) == UNTOUCHED
-    assert list(vars(Kernel)) == list(UNTOUCHED)
+    assert_untouched()
 
 
 def test_instrumenting_twice_gives_one_span_in_the_first_destination() -> None:
@@ -160,7 +157,7 @@ def test_a_setting_that_cannot_be_read_patches_nothing(
         instrument_kernel(kernel, **settings)
     with pytest.raises(ConfigurationError, match=message):
         KernelInstrumentor().instrument(**settings)
-    assert dict(vars(Kernel)) == UNTOUCHED
+    assert_untouched()
     assert activation.kernels() == []
     assert not KernelInstrumentor().is_instrumented_by_opentelemetry
 
