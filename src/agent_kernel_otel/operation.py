@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from time import time_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context, attach, detach, get_current
@@ -28,6 +28,18 @@ current_operation = _current.get
 _NO_VIEWS: Final[Mapping[str, Any]] = {}
 
 
+class Views(NamedTuple):
+    """By attribute name of a kernel, what makes the view of the collaborator there.
+
+    Attributes:
+        sampled: While the operation's span is recorded.
+        unsampled: While it is not: then only decisions need to be seen.
+    """
+
+    sampled: Mapping[str, Any]
+    unsampled: Mapping[str, Any]
+
+
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
 
@@ -37,33 +49,21 @@ class Operation:
             outlive it meet the kernel's raw collaborators.
         name: The kind of span, a name of :data:`semconv.SPANS`.
         attributes: What is known at the start.
+        views: What the kernel's own code gets to see instead of its collaborators.
         span_name: The span's name where it differs from its kind's.
         links: Spans that it is related to.
 
     Attributes:
         kernel: The kernel called, ``None`` once ended.
-        views: By attribute name of the kernel, what its own code gets to see instead of the
-            raw collaborator. Set by the adapter.
+        start: The attributes known at the start.
+        views: The views in force, empty once ended.
         recording: Whether the span is sampled; if not, only decisions need to be seen.
         late: Attributes that came to be known after the start.
     """
 
-    __slots__ = (
-        "_attached",
-        "_base",
-        "_children",
-        "_marker",
-        "_shown",
-        "_told",
-        "context",
-        "kernel",
-        "late",
-        "name",
-        "recording",
-        "span",
-        "telemetry",
-        "views",
-    )
+    # Defaults live on the class: what most operations never change costs them nothing.
+    _attached: Any = None
+    _marker: Token[Operation | None] | None = None
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class Operation:
         kernel: object,
         name: str,
         attributes: Attributes,
-        *,
+        views: Views,
         span_name: str | None = None,
         links: list[Link] | None = None,
     ) -> None:
         self.telemetry = telemetry
         self.kernel: Any = kernel
         self.name = name
-        self.views = _NO_VIEWS
+        self.start = attributes
         self.late: Attributes = {}
         self._base = base = get_current()
         self.span = span = (
@@ -86,15 +86,13 @@ class Operation:
             if telemetry.spans
             else INVALID_SPAN
         )
-        self.recording = span.is_recording()
+        self.recording = recording = span.is_recording()
+        self.views = views.sampled if recording else views.unsampled
         # An unsampled span is made current too: what the tools call must see the same decision.
-        valid = self.recording or span.get_span_context().is_valid
-        self._shown = valid
-        self.context = set_span_in_context(span, base) if valid else base
+        self._shown = recording or span.get_span_context().is_valid
+        self.context = set_span_in_context(span, base) if self._shown else base
         self._children: list[Span] = []
         self._told: list[tuple[str, int, int, Attributes, bool]] = []
-        self._attached: Any = None
-        self._marker: Token[Operation | None] | None = None
 
     # Being current --------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import Span
+from opentelemetry.trace import Link, Span
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
@@ -46,7 +46,8 @@ class KernelCall(Operation):
         refusal_told: Whether a policy's decision to refuse it has been told.
     """
 
-    __slots__ = ("_start", "action_id", "instrumentation", "refusal_told")
+    action_id: str | None = None
+    refusal_told = False
 
     def __init__(
         self,
@@ -54,20 +55,20 @@ class KernelCall(Operation):
         kernel: Any,
         name: str,
         attributes: Attributes,
-        **options: Any,
+        span_name: str | None = None,
+        links: list[Link] | None = None,
     ) -> None:
-        super().__init__(instrumentation.telemetry, kernel, name, attributes, **options)
         self.instrumentation = instrumentation
-        self.action_id: str | None = None
-        self.refusal_told = False
-        self._start = attributes
-        self.views = instrumentation.views(name, recording=self.recording)
+        views = instrumentation.views[name]
+        super().__init__(
+            instrumentation.telemetry, kernel, name, attributes, views, span_name, links
+        )
 
     @property
     def about(self) -> Attributes:
         """Whom and what the call is about: what its events say."""
         keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
-        return {key: self._start[key] for key in keys if key in self._start}
+        return {key: self.start[key] for key in keys if key in self.start}
 
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
@@ -112,7 +113,7 @@ class KernelCall(Operation):
 class GrantCall(KernelCall):
     """``Kernel.grant_capability``."""
 
-    __slots__ = ("_capability_known", "rule")
+    rule: str | None = None
 
     def __init__(
         self,
@@ -133,7 +134,6 @@ class GrantCall(KernelCall):
         if principal is not None:
             attributes[semconv.PRINCIPAL_ID] = principal
         self._capability_known = capability is not None
-        self.rule: str | None = None
         super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
         content = telemetry.config.capture_content
         if "goals" in content:
@@ -217,8 +217,6 @@ class GrantCall(KernelCall):
 class ExpandCall(KernelCall):
     """``Kernel.expand``."""
 
-    __slots__ = ()
-
     def __init__(
         self,
         instrumentation: WeaverInstrumentation,
@@ -257,8 +255,6 @@ class ExpandCall(KernelCall):
 class DiscoverCall(KernelCall):
     """``Kernel.discover_peers``: counts, and no address and no remote id."""
 
-    __slots__ = ()
-
     def __init__(
         self,
         instrumentation: WeaverInstrumentation,
@@ -278,8 +274,6 @@ class DiscoverCall(KernelCall):
 
 class ImportCall(KernelCall):
     """``Kernel.import_remote``: counts and the trust policy, and no remote id."""
-
-    __slots__ = ()
 
     def __init__(
         self,

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.operation import Views
 from agent_kernel_otel.telemetry import Telemetry
 from agent_kernel_otel.weaver.grants import GrantLedger
 from agent_kernel_otel.weaver.kernels import KernelTable
@@ -28,6 +28,9 @@ class WeaverInstrumentation:
         config: The configuration.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
+
+    Attributes:
+        views: The views of each operation, by the name of its span.
     """
 
     def __init__(
@@ -47,17 +50,10 @@ class WeaverInstrumentation:
         )
         self.grants = GrantLedger()
         self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session))
-        self._sampled = {name: _views_of(name, sampled=True) for name in semconv.SPANS}
-        self._unsampled = {name: _views_of(name, sampled=False) for name in semconv.SPANS}
-
-    def views(self, operation: str, *, recording: bool) -> Mapping[str, Any]:
-        """The views of an operation, by the kernel's attribute names.
-
-        Args:
-            operation: Name of its span.
-            recording: Whether that is sampled; else only decisions need to be seen.
-        """
-        return (self._sampled if recording else self._unsampled)[operation]
+        self.views = {
+            name: Views(_views_of(name, sampled=True), _views_of(name, sampled=False))
+            for name in semconv.SPANS
+        }
 
 
 def _views_of(operation: str, *, sampled: bool) -> dict[str, Any]:

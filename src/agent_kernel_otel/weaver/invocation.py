@@ -36,27 +36,19 @@ class InvokeCall(KernelCall):
         reached_drivers: Whether the kernel got as far as looking up drivers.
     """
 
-    __slots__ = (
-        "_asked_mode",
-        "_attempts",
-        "_capability_known",
-        "_downgrade",
-        "_driver_failed",
-        "_driver_id",
-        "_dry_run",
-        "_facts",
-        "_firewall_began",
-        "_firewall_mode",
-        "_late_attempt",
-        "_mode",
-        "_principal",
-        "_redactions",
-        "_rows",
-        "_token",
-        "firewall_done",
-        "reached_drivers",
-        "stream",
-    )
+    firewall_done = False
+    reached_drivers = False
+    _attempts = 0
+    _driver_id: str | None = None
+    _driver_failed = False
+    _late_attempt: tuple[Span, int] | None = None
+    _downgrade: str | None = None
+    _mode: str | None = None
+    _firewall_mode: str | None = None
+    _firewall_began: int | None = None
+    _facts = 0
+    _rows = 0
+    _redactions = 0
 
     def __init__(
         self,
@@ -69,21 +61,10 @@ class InvokeCall(KernelCall):
     ) -> None:
         telemetry = instrumentation.telemetry
         self.stream = stream
-        self.firewall_done = False
-        self.reached_drivers = False
         self._token = token = args[0] if args else kwargs.get("token")
         self._principal: Any = kwargs.get("principal")
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = dry_run = bool(kwargs.get("dry_run"))
-        self._attempts = 0
-        self._driver_id: str | None = None
-        self._driver_failed = False
-        self._late_attempt: tuple[Span, int] | None = None
-        self._downgrade: str | None = None
-        self._mode: str | None = None
-        self._firewall_mode: str | None = None
-        self._firewall_began: int | None = None
-        self._facts = self._rows = self._redactions = 0
 
         capability_id = getattr(token, "capability_id", None)
         capability = registered(kernel, capability_id)
@@ -116,8 +97,8 @@ class InvokeCall(KernelCall):
             kernel,
             semconv.INVOKE,
             attributes,
-            span_name=span_name,
-            links=None if grant is None else grant.links(),
+            span_name,
+            None if grant is None else grant.links(),
         )
         if "arguments" in telemetry.config.capture_content and "args" in kwargs:
             self.late[semconv.GEN_AI_TOOL_CALL_ARGUMENTS] = scrub_content(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import get_current
 
@@ -25,6 +25,9 @@ from agent_kernel_otel.weaver.calls import (
 )
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.streams import traced_stream
+
+if TYPE_CHECKING:
+    from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -65,17 +68,23 @@ class Shapes:
         return True
 
 
+def _listening(kernel: Any) -> WeaverInstrumentation | None:
+    """What traces a kernel; ``None`` where nothing does, or nothing that it emits goes anywhere."""
+    instrumentation = active(kernel)
+    if instrumentation is None or not instrumentation.telemetry.is_listening():
+        return None
+    return instrumentation
+
+
 def _begin(
     kind: Callable[..., KernelCall],
+    instrumentation: WeaverInstrumentation,
     kernel: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     **options: Any,
 ) -> Any:
-    """Open a call; ``None`` where there is nothing to trace."""
-    instrumentation = active(kernel)
-    if instrumentation is None or not instrumentation.telemetry.is_listening():
-        return None
+    """Open a call; ``None`` where the caller wants no spans, or where we fail to."""
     try:
         if is_suppressed(get_current()):
             return None
@@ -89,7 +98,10 @@ def _synchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = _begin(kind, kernel, args, kwargs) if shapes.accept(kernel, args, kwargs) else None
+        instrumentation = _listening(kernel)
+        if instrumentation is None or not shapes.accept(kernel, args, kwargs):
+            return wrapped(*args, **kwargs)
+        call = _begin(kind, instrumentation, kernel, args, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
         call.enter()
@@ -109,9 +121,13 @@ def _synchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
 
 def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     async def traced(
-        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        instrumentation: WeaverInstrumentation,
+        wrapped: Callable[..., Any],
+        kernel: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
-        call = _begin(kind, kernel, args, kwargs)
+        call = _begin(kind, instrumentation, kernel, args, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
         call.enter()
@@ -129,14 +145,10 @@ def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        instrumentation = active(kernel)
-        if (
-            instrumentation is None
-            or not instrumentation.telemetry.is_listening()
-            or not shapes.accept(kernel, args, kwargs)
-        ):
+        instrumentation = _listening(kernel)
+        if instrumentation is None or not shapes.accept(kernel, args, kwargs):
             return wrapped(*args, **kwargs)
-        return traced(wrapped, kernel, args, kwargs)
+        return traced(instrumentation, wrapped, kernel, args, kwargs)
 
     return wrapper
 
@@ -176,6 +188,13 @@ def invoke_stream(original: Callable[..., Any]) -> Wrapper:  # noqa: ARG001 - as
         # A foreign wrapper below ours may return anything; only a stream can be traced as one.
         if active(kernel) is None or not hasattr(frames, "__anext__"):
             return frames
-        return traced_stream(frames, lambda: _begin(InvokeCall, kernel, args, kwargs, stream=True))
+
+        def begin() -> Any:
+            instrumentation = _listening(kernel)
+            if instrumentation is None:
+                return None
+            return _begin(InvokeCall, instrumentation, kernel, args, kwargs, stream=True)
+
+        return traced_stream(frames, begin)
 
     return wrapper
