@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -74,6 +75,7 @@ class Loggers(LoggerProvider):
 
 
 PROVIDERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "get_tracer": lambda: {"tracer_provider": SimpleNamespace(get_tracer=fail)},
     "on_start": lambda: with_processor(Processor(on_start=fail)),
     "on_end": lambda: with_processor(Processor(on_end=fail)),
     "export": lambda: with_processor(SimpleSpanProcessor(Exporter())),
@@ -120,8 +122,8 @@ async def all_is_as_ever() -> None:
 async def test_a_broken_pipeline_changes_nothing_and_is_logged_once_for_each_place(
     where: str, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    KernelInstrumentor().instrument(**PROVIDERS[where](), span_level=level)
     count = faults.count
+    KernelInstrumentor().instrument(**PROVIDERS[where](), span_level=level)
     await all_is_as_ever()
     await all_is_as_ever()
     lines = [record.getMessage() for record in caplog.records if record.name == faults.__module__]
