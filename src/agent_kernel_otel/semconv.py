@@ -344,7 +344,8 @@ REDACTIONS: Final = _attribute(
 )
 POLICY_ENGINE: Final = _attribute(
     "agent_kernel.policy.engine",
-    "Class name of the policy engine or token provider that decided.",
+    "Class name of who decided: the policy engine; the token provider; the handle store, for an "
+    "expansion; the kernel, where it refused by itself.",
     (POLICY, POLICY_DECISION),
     at_start=True,
 )

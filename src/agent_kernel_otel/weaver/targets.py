@@ -64,7 +64,7 @@ OPERATIONS: Final = (
 
 SEAMS: Final = (
     Seam("_policy", views.PolicyView, frozenset({semconv.GRANT}), decides=True),
-    Seam("_token_provider", views.TokenProviderView, _INVOKE, decides=True),
+    Seam("_token_provider", views.token_provider_view, _INVOKE | {semconv.GRANT}, decides=True),
     Seam("_router", views.router_view, _INVOKE),
     Seam("_drivers", views.drivers_view, _INVOKE),
     Seam("_firewall", views.FirewallView, _INVOKE),

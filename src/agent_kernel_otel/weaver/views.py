@@ -69,7 +69,7 @@ class PolicyView(View):
 
 
 class TokenProviderView(View):
-    """A token provider during an invocation: its check enforces the signed decision."""
+    """A token provider: during an invocation its check enforces the signed decision."""
 
     __slots__ = ()
     _call: InvokeCall
@@ -94,6 +94,11 @@ class TokenProviderView(View):
         if call.recording:
             call.enforced(None, provider, kwargs, started, span)
         return verified
+
+    def issue(self, *args: Any, **kwargs: Any) -> Any:
+        """Issue a token, in a grant."""
+        with Aside():
+            return self._real.issue(*args, **kwargs)
 
 
 class DriversView(View):
@@ -216,7 +221,8 @@ class BudgetView(View):
 
     def suggested_mode(self, *args: Any, **kwargs: Any) -> Any:
         """Suggest a response mode, and tell where it is stricter than asked."""
-        suggestion = self._real.suggested_mode(*args, **kwargs)
+        with Aside():
+            suggestion = self._real.suggested_mode(*args, **kwargs)
         try:
             self._call.suggested(argument(args, kwargs, 0, "requested"), suggestion)
         except Exception:
@@ -225,13 +231,32 @@ class BudgetView(View):
 
     def allocate(self, *args: Any, **kwargs: Any) -> Any:
         """Reserve tokens."""
-        reserving = self._real.allocate(*args, **kwargs)
+        reserving = self._aside(self._real.allocate, args, kwargs)
         return _allocate(self._call, reserving) if self._call.telemetry.debug else reserving
+
+    def record_usage(self, *args: Any, **kwargs: Any) -> Any:
+        """Turn a reservation into use."""
+        return self._aside(self._real.record_usage, args, kwargs)
+
+    def release(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a reservation back."""
+        return self._aside(self._real.release, args, kwargs)
+
+    def _aside(self, method: Any, args: Any, kwargs: Any) -> Any:
+        # The kernel's own manager looks at no kernel, and needs no coroutine of ours around it.
+        if not is_foreign(self._real):
+            return method(*args, **kwargs)
+        return _awaited_aside(method, args, kwargs)
 
     def count_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """Count tokens; the counter can be the app's own code."""
         with Aside():
             return self._real.count_tokens(*args, **kwargs)
+
+
+async def _awaited_aside(method: Any, args: Any, kwargs: Any) -> Any:
+    with Aside():
+        return await method(*args, **kwargs)
 
 
 async def _allocate(call: InvokeCall, reserving: Any) -> Any:
@@ -349,6 +374,12 @@ def drivers_view(call: InvokeCall, drivers: Any) -> Any:
     """A view; that the kernel wants one tells that it has got as far as the drivers."""
     call.reached_drivers = True
     return DriversView(call, drivers)
+
+
+def token_provider_view(call: KernelCall, provider: Any) -> Any:
+    """A view where the token is checked, or where the provider is the app's own code."""
+    wanted = not isinstance(call, GrantCall) or is_foreign(provider)
+    return TokenProviderView(call, provider) if wanted else provider
 
 
 def router_view(call: InvokeCall, router: Any) -> Any:
