@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
@@ -14,7 +15,6 @@ from agent_kernel_otel.weaver.grants import GrantLedger
 from agent_kernel_otel.weaver.kernels import KernelTable
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.sessions import SessionNames
-from agent_kernel_otel.weaver.targets import SEAMS
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -26,16 +26,15 @@ class WeaverInstrumentation:
 
     Args:
         config: The configuration.
+        views: The views of each operation, by the name of its span.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
-
-    Attributes:
-        views: The views of each operation, by the name of its span.
     """
 
     def __init__(
         self,
         config: InstrumentationConfig,
+        views: Mapping[str, Views],
         *,
         tracer_provider: TracerProvider | None = None,
         logger_provider: LoggerProvider | None = None,
@@ -50,18 +49,7 @@ class WeaverInstrumentation:
         )
         self.grants = GrantLedger()
         self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session))
-        self.views = {
-            name: Views(_views_of(name, sampled=True), _views_of(name, sampled=False))
-            for name in semconv.SPANS
-        }
-
-
-def _views_of(operation: str, *, sampled: bool) -> dict[str, Any]:
-    return {
-        seam.attribute: seam.view
-        for seam in SEAMS
-        if operation in seam.operations and (sampled or seam.decides)
-    }
+        self.views = views
 
 
 def _kernel_redact(text: str) -> str:

@@ -19,6 +19,7 @@ from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
 from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.patching import KernelPatches, missing_seams
+from agent_kernel_otel.weaver.targets import VIEWS
 
 _logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     if config is None or settings:
         config = InstrumentationConfig.resolve({**_fields(config), **settings})
     return WeaverInstrumentation(
-        config, tracer_provider=tracer_provider, logger_provider=logger_provider
+        config, VIEWS, tracer_provider=tracer_provider, logger_provider=logger_provider
     )
 
 

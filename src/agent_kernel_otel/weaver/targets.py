@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.operation import Views
 from agent_kernel_otel.weaver import operations, views
 
 
@@ -72,3 +73,18 @@ SEAMS: Final = (
     Seam("_trace_store", views.trace_store_view, _INVOKE | {semconv.GRANT, semconv.EXPAND}),
     Seam("_budget_manager", views.BudgetView, _INVOKE, in_all_releases=False),
 )
+
+
+def _views_in(operation: str, *, sampled: bool) -> dict[str, Callable[[Any, Any], Any]]:
+    return {
+        seam.attribute: seam.view
+        for seam in SEAMS
+        if operation in seam.operations and (sampled or seam.decides)
+    }
+
+
+VIEWS: Final = {
+    target.span: Views(_views_in(target.span, sampled=True), _views_in(target.span, sampled=False))
+    for target in OPERATIONS
+}
+"""The same table from the operations' side: their views by the name of their span."""
