@@ -160,6 +160,25 @@ def test_sigterm_is_passed_on_and_what_the_command_says_then_is_drawn() -> None:
         assert "✓ agent_kernel.invoke  billing.list_invoices" in console.stdout
 
 
+def test_a_command_that_ignores_ctrl_c_is_ended_by_the_second_one() -> None:
+    program = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
+        "import os; print('ready', os.getpid(), flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with Console("--", sys.executable, "-c", program) as console:
+        console.wait_for("stdout", "\n")
+        child = int(console.stdout.split()[1])
+        # As a terminal does: to the command as well.
+        console.process.send_signal(signal.SIGINT)
+        os.kill(child, signal.SIGINT)
+        console.wait_for("stdout", "interrupted")
+        console.wait_for("stderr", "Ctrl-C again to end it")
+        assert console.process.poll() is None
+        assert console.stop() == 143
+
+
 def test_the_command_sends_here_whatever_the_environment_said(receiving: Receiving) -> None:
     receiver = receiving.receiver
     grpc_url, http_url = receiver.url(receiver.grpc_port), receiver.url(receiver.http_port)
@@ -251,6 +270,14 @@ def test_bytes_that_are_no_http_do_not_disturb() -> None:
         console.wait_for("stdout", "• after")
         assert console.stop() == 0
         assert "Traceback" not in console.stderr
+
+
+def test_listening_for_other_machines_comes_with_a_warning() -> None:
+    with Console("--host", "0.0.0.0") as console:
+        assert "warning: 0.0.0.0 can be reached from other machines" in console.stderr
+        send_grpc(console.grpc_port, traces_request(span("root")).SerializeToString())
+        console.wait_for("stdout", "• root")
+        assert console.stop() == 0
 
 
 def test_old_spans_give_way_and_the_summary_says_so() -> None:
@@ -474,6 +501,8 @@ class OnTerminal:
 def test_on_a_terminal_traces_have_colour_and_a_footer_and_metrics_come_by_key() -> None:
     with OnTerminal() as console:
         console.wait_for("m metrics, Ctrl-C stop")
+        console.press("m")
+        console.wait_for("no metrics have arrived yet")
         port = re.search(r"gRPC http://127.0.0.1:(\d+)", console.text)
         assert port
         environment = console_environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port[1]}")
@@ -507,9 +536,13 @@ def test_long_lines_on_a_terminal_are_wrapped_along_the_guides() -> None:
     with OnTerminal(*AGENT) as console:
         assert console.end() == 0
     lines = re.sub(r"\x1b\[[0-9;]*m", "", console.text).splitlines()
-    assert any(line.startswith("│  downgraded table→summary") for line in lines)
+    assert any(
+        "downgraded table→summary (budget)" in line and line.startswith("│  ") for line in lines
+    )
     tree = [line for line in lines if line[:1] in tuple("├│└✓✗⊘◌•")]
     assert len(tree) > 10
+    # What belongs together is not torn apart.
+    assert not [line for line in lines if line.strip("│ ").startswith(("µs", "ms", "table"))]
     assert max(len(line) for line in tree) <= 100
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -253,11 +254,13 @@ def test_a_gzip_bomb_over_grpc_is_refused(receiving: Receiving) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:4318", ""]
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:4318", "[::1", "*", ""],
 )
 def test_a_foreign_host_is_refused(receiving: Receiving, host: str) -> None:
     answer = post(receiving, b"{}", JSON, host=host)
     assert answer[0] == 400
+    assert "Host" in error_text(answer)
     (notice,) = receiving.notices
     assert "Host" in notice
     assert repr(host) in notice
@@ -411,6 +414,16 @@ def test_a_port_that_was_refused_leaves_the_other_one_free(receiving: Receiving)
     start_receiver(receiving, http_port=port).stop()
 
 
+def test_on_all_addresses_any_host_name_is_accepted(receiving: Receiving) -> None:
+    receiver = Receiver(Intake(receiving.store, Notices(lambda _: None)), "0.0.0.0", 0, 0)
+    try:
+        assert receiver.url(receiver.http_port) == f"http://127.0.0.1:{receiver.http_port}"
+        reached = Receiving(receiving.store, receiver, [])
+        assert post(reached, b"{}", JSON, host="docker.internal")[0] == 200
+    finally:
+        receiver.stop()
+
+
 def test_an_unknown_host_is_named(receiving: Receiving) -> None:
     intake = Intake(receiving.store, Notices(receiving.notices.append))
     with pytest.raises(PortUnavailable, match=r"no\.such\.host\.invalid"):
@@ -426,10 +439,11 @@ def test_the_receiver_listens_on_ipv6_loopback_too(receiving: Receiving) -> None
         return
     try:
         assert receiver.url(receiver.http_port) == f"http://[::1]:{receiver.http_port}"
-        connection = http.client.HTTPConnection("::1", receiver.http_port, timeout=30)
-        connection.request("POST", "/v1/traces", b"{}", {"content-type": JSON})
-        assert connection.getresponse().status == 200
-        connection.close()
+        with contextlib.closing(
+            http.client.HTTPConnection("::1", receiver.http_port, timeout=30)
+        ) as connection:
+            connection.request("POST", "/v1/traces", b"{}", {"content-type": JSON})
+            assert connection.getresponse().status == 200
     finally:
         receiver.stop()
 

@@ -143,8 +143,12 @@ class _ConsoleRun:
         )
 
     def _follow_child(self, child: subprocess.Popen[bytes]) -> None:
+        told = False
         while child.poll() is None:
             self._feed.step(_STEP_SECONDS)
+            if self._stop_requests and not told:
+                told = True
+                self._notices.say("waiting for the command to end; Ctrl-C again to end it")
         ended = time.monotonic()
         while True:
             since_end = time.monotonic() - ended
@@ -165,7 +169,8 @@ class _ConsoleRun:
                 self._terminal.refresh_footer()
                 if self._metrics_wanted:
                     self._metrics_wanted = False
-                    self._terminal.metrics(self._store)
+                    if not self._terminal.metrics(self._store):
+                        self._terminal.line("no metrics have arrived yet")
 
     def _on_key(self, key: str) -> None:
         self._metrics_wanted |= key == _METRICS_KEY

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.console.glyphs import clock_time
+from agent_kernel_otel.console.glyphs import GLUE, clock_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +31,7 @@ _SEVERITY_STYLES: Final = {"WARN": "yellow", "ERROR": "red", "FATAL": "bold red"
 _INLINE_ATTRIBUTES: Final = 4
 _INLINE_LENGTH: Final = 60
 _ID_LENGTH: Final = 8
+_GLUED_LENGTH: Final = 40
 
 
 def describe_span(span: SpanView, glyphs: Glyphs, *, note: str = "", service: str = "") -> Text:
@@ -271,4 +272,7 @@ def _count(number: AttributeValue, word: str, glyphs: Glyphs) -> str:
 
 
 def _join(phrases: Iterable[Phrase]) -> Text:
-    return Text("  ").join(Text(text, style) for text, style in phrases)
+    return Text("  ").join(
+        Text(text.replace(" ", GLUE) if len(text) <= _GLUED_LENGTH else text, style)
+        for text, style in phrases
+    )

@@ -17,7 +17,7 @@ from agent_kernel_otel.console.describe import (
     describe_log,
     describe_span,
 )
-from agent_kernel_otel.console.glyphs import clock_time
+from agent_kernel_otel.console.glyphs import GLUE, clock_time
 from agent_kernel_otel.console.tree import Node
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _heading(tree: TraceTree, services: set[str], glyphs: Glyphs) -> Text:
             parts.append(glyphs.duration(max(start, *(span.end_ns for span in spans)) - start))
     else:
         parts.append("no span received")
-    heading.append("".join(f"  {part}" for part in parts), "dim")
+    heading.append("".join(f"  {part.replace(' ', GLUE)}" for part in parts), "dim")
     if tree.updated:
         late = [
             f"{count} late {word}{'s' if count != 1 else ''}"

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 TEXT_LENGTH: Final = 200
 """Characters shown of one foreign text."""
+GLUE: Final = "\ue000"
+"""A space at which a line is not to be wrapped. Foreign text cannot hold it: it is cleaned."""
 
 
 @dataclass(frozen=True)

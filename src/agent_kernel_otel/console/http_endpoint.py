@@ -11,7 +11,6 @@ import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -22,12 +21,14 @@ if TYPE_CHECKING:
     import socket
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from agent_kernel_otel.console.intake import Intake
     from agent_kernel_otel.console.wire import Encoding, Signal
 
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+ANY_HOST: Final = "*"
+"""In an allow-list: every name, for a console that listens on all addresses."""
 
 _ENCODINGS: Final[dict[str, Encoding]] = {
     "application/x-protobuf": "protobuf",
@@ -46,7 +47,8 @@ class HttpServer:
     Args:
         intake: Where requests go.
         listener: A listening socket; it is closed with the server.
-        allowed_hosts: Names that the ``Host`` header may have. Anything else is refused, so
+        allowed_hosts: Names that the ``Host`` header may have, without port, IPv6 addresses in
+            brackets; or :data:`ANY_HOST`. Anything else is refused, so
             that no web page can reach the console by a name that it controls.
     """
 
@@ -121,39 +123,36 @@ def build_application(intake: Intake) -> Starlette:
 
 
 class _HostGuard:
-    """Starlette's check of the ``Host`` header, and a notice of what it refuses."""
+    """Refuses requests whose ``Host`` header is not in the allow-list.
+
+    Starlette has a middleware for it, but its older releases refuse ``[::1]`` and upper case.
+    """
 
     def __init__(
         self, application: ASGIApp, intake: Intake, allowed_hosts: tuple[str, ...]
     ) -> None:
         self._application = application
         self._intake = intake
-        self._check = TrustedHostMiddleware(
-            self._accepted, allowed_hosts=list(allowed_hosts), www_redirect=False
-        )
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accepted: list[bool] = []
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        named = len(hosts) == 1 and _without_port(hosts[0]) in self._allowed
+        if named or ANY_HOST in self._allowed:
+            await self._application(scope, receive, send)
+            return
+        refusal = Refusal(
+            INVALID_ARGUMENT,
+            400,
+            f"the Host header {', '.join(hosts)[:80]!r} does not name this console",
+        )
+        self._intake.report("HTTP", scope["path"][:80], refusal)
+        await _refused(refusal, "json")(scope, receive, send)
 
-        async def send_and_report(message: Message) -> None:
-            if not accepted and message["type"] == "http.response.start":
-                host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")[:80]
-                refusal = Refusal(
-                    INVALID_ARGUMENT, 400, f"the Host header {host!r} does not name this console"
-                )
-                self._intake.report("HTTP", scope["path"][:80], refusal)
-            await send(message)
 
-        # Names have no case, but older releases of Starlette compare them as they are.
-        headers = [
-            (name, value.lower() if name == b"host" else value) for name, value in scope["headers"]
-        ]
-        checked = {**scope, "headers": headers, "agent_kernel_otel.accepted": accepted}
-        await self._check(checked, receive, send_and_report)
-
-    async def _accepted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["agent_kernel_otel.accepted"].append(True)
-        await self._application(scope, receive, send)
+def _without_port(host: str) -> str:
+    name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
 
 
 def _encoding(request: Request) -> Encoding:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel.console import grpc_endpoint
-from agent_kernel_otel.console.http_endpoint import LOOPBACK_HOSTS, HttpServer
+from agent_kernel_otel.console.http_endpoint import ANY_HOST, LOOPBACK_HOSTS, HttpServer
 
 if TYPE_CHECKING:
     from agent_kernel_otel.console.intake import Intake
@@ -144,4 +144,4 @@ def _allowed_hosts(host: str, address: str) -> tuple[str, ...]:
     except ValueError:
         everywhere = False
     # Which names reach a machine from outside cannot be known here.
-    return ("*",) if everywhere else (*LOOPBACK_HOSTS, host, _bracketed(address))
+    return (ANY_HOST,) if everywhere else (*LOOPBACK_HOSTS, host, _bracketed(address))

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from agent_kernel_otel.console.drawing import draw_logs, draw_trace
-from agent_kernel_otel.console.glyphs import glyphs_for
+from agent_kernel_otel.console.glyphs import GLUE, glyphs_for
 from agent_kernel_otel.console.metrics_table import build_metrics_table
 from agent_kernel_otel.console.records import view_log
 from agent_kernel_otel.console.tree import build_tree
@@ -87,11 +87,15 @@ class Terminal:
         """Draws log records that name no trace."""
         self._print(draw_logs([view_log(log) for log in logs], self._glyphs))
 
-    def metrics(self, store: Store) -> None:
-        """Draws the latest value of every metric series, if there is one."""
+    def metrics(self, store: Store) -> bool:
+        """Draws the latest value of every metric series, if there is one.
+
+        Returns:
+            Whether there was one.
+        """
         every = store.metric_series()
         if not every:
-            return
+            return False
         table, left_out = build_metrics_table(every, self._glyphs)
         with self._lock:
             if table.row_count:
@@ -100,6 +104,7 @@ class Terminal:
                 self._console.print(Text(left_out, "dim"))
             self._console.print()
             self._stream.flush()
+        return True
 
     def line(self, text: str) -> None:
         """Writes one line of ours."""
@@ -155,15 +160,14 @@ class Terminal:
     def _print(self, lines: Iterable[Line]) -> None:
         with self._lock:
             for guide, rail, text in lines:
-                if not self.is_terminal:
-                    self._console.print(Text(guide) + text, soft_wrap=True)
-                    continue
-                width = max(self._console.width - Text(guide).cell_len, _NARROWEST)
-                for position, part in enumerate(text.wrap(self._console, width)):
-                    self._console.print(
-                        Text().append(guide if position == 0 else rail, "dim") + part,
-                        soft_wrap=True,
-                    )
+                parts = [text]
+                if self.is_terminal:
+                    width = max(self._console.width - Text(guide).cell_len, _NARROWEST)
+                    parts = list(text.wrap(self._console, width))
+                for position, part in enumerate(parts):
+                    part.plain = part.plain.replace(GLUE, " ")
+                    guides = guide if position == 0 else rail
+                    self._console.print(Text().append(guides, "dim") + part, soft_wrap=True)
             self._console.print()
             self._stream.flush()
 
