@@ -18,7 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, StatusCode, set_span_i
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.scrub import scrub_text
+from agent_kernel_otel.scrub import identifier, scrub_text
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
 
 _current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation", default=None)
@@ -141,10 +141,6 @@ class Operation:
         self._children.append(span)
         return span
 
-    def open_children(self) -> list[Span]:
-        """The child spans that have not ended."""
-        return list(self._children)
-
     def close_child(
         self,
         span: Span,
@@ -228,29 +224,35 @@ class Operation:
             span = self.telemetry.start_span(
                 semconv.POLICY, self.context, attributes=attributes, start_time=started
             )
-        denied = decision.outcome == "denied"
-        if denied or (self.telemetry.debug and decision.outcome == "allowed"):
-            context = self.context
+        try:
+            self._emit_decision(decision, {**about, **attributes}, span)
+        finally:
             if span is not None:
-                context = set_span_in_context(span, context)
-            reason = f" ({decision.reason_code})" if denied and decision.reason_code else ""
-            self.telemetry.emit(
-                semconv.POLICY_DECISION,
-                SeverityNumber.WARN if denied else SeverityNumber.DEBUG,
-                f"{decision.outcome} at {decision.phase}: "
-                f"{about.get(semconv.CAPABILITY_ID, 'a capability')}{reason}",
-                {**about, **attributes},
-                context,
-            )
-        if span is not None:
-            if span in self._children:
-                self._children.remove(span)
-            if decision.error_type is not None:
-                span.set_attribute(semconv.ERROR_TYPE, decision.error_type)
-            # A denial is the policy at work, a crash is not.
-            if decision.outcome == "error":
-                span.set_status(StatusCode.ERROR)
-            span.end()
+                self._end_policy_span(span, decision)
+
+    def _emit_decision(self, decision: Decision, attributes: Attributes, span: Span | None) -> None:
+        denied = decision.outcome == "denied"
+        if not denied and not (self.telemetry.debug and decision.outcome == "allowed"):
+            return
+        reason = f" ({decision.reason_code})" if denied and decision.reason_code else ""
+        self.telemetry.emit(
+            semconv.POLICY_DECISION,
+            SeverityNumber.WARN if denied else SeverityNumber.DEBUG,
+            f"{decision.outcome} at {decision.phase}: "
+            f"{attributes.get(semconv.CAPABILITY_ID, 'a capability')}{reason}",
+            attributes,
+            self.context if span is None else set_span_in_context(span, self.context),
+        )
+
+    def _end_policy_span(self, span: Span, decision: Decision) -> None:
+        if span in self._children:
+            self._children.remove(span)
+        if decision.error_type is not None:
+            span.set_attribute(semconv.ERROR_TYPE, decision.error_type)
+        # A denial is the policy at work, a crash is not.
+        if decision.outcome == "error":
+            span.set_status(StatusCode.ERROR)
+        span.end()
 
     # The end --------------------------------------------------------------------------------
 
@@ -279,23 +281,30 @@ class Operation:
 
     def _emit_exception(self, error: BaseException, outcome: Outcome, about: Attributes) -> None:
         kind = type(error)
+        error_type = outcome.error_type or "_OTHER"
         attributes: Attributes = {
             **about,
             semconv.SYSTEM: self.telemetry.system,
             semconv.STATUS: outcome.status,
-            semconv.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}",
-            semconv.ERROR_TYPE: kind.__qualname__,
+            semconv.EXCEPTION_TYPE: identifier(f"{kind.__module__}.{kind.__qualname__}") or "",
+            semconv.ERROR_TYPE: error_type,
         }
         if self.telemetry.config.capture_exception_text:
-            text = scrub_text(str(error), self.telemetry.redact)
-            attributes[semconv.EXCEPTION_MESSAGE] = text
+            attributes[semconv.EXCEPTION_MESSAGE] = self._text_of(error)
         self.telemetry.emit(
             semconv.EXCEPTION_EVENTS[self.name],
             SeverityNumber.WARN,
-            f"{self.name} raised {kind.__qualname__}",
+            f"{self.name} raised {error_type}",
             attributes,
             self.context,
         )
+
+    def _text_of(self, error: BaseException) -> str:
+        try:
+            text = str(error)
+        except Exception:  # the exception's class is the app's, and so is its fault
+            return ""
+        return scrub_text(text, self.telemetry.redact)
 
     def end(self) -> None:
         """End the span with what came to be known, and let go of the kernel. Again: no effect."""

@@ -89,7 +89,7 @@ async def test_a_collaborator_that_is_missing_raises_what_it_raised(seam: Any) -
         assert await error_of(make_kernel()) == without
 
 
-@pytest.mark.parametrize("module", ["firewall.redaction", "otel"])
+@pytest.mark.parametrize("module", ["drivers.base", "firewall.redaction", "otel"])
 async def test_a_module_that_moved_costs_no_behaviour(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

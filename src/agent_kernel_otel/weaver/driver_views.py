@@ -132,4 +132,5 @@ def _streams(driver: Any) -> bool:
         kind = getattr(sys.modules.get(f"{name}.drivers.base"), "StreamingDriver", None)
         if kind is not None:
             return isinstance(driver, kind)
-    return False
+    # A release that keeps its check elsewhere: what it checks for is this method.
+    return callable(getattr(driver, "execute_stream", None))

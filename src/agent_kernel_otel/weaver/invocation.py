@@ -16,6 +16,7 @@ from agent_kernel_otel.weaver.outcomes import category_of, classify, token_reaso
 from agent_kernel_otel.weaver.reading import (
     describe_capability,
     mode_of,
+    read,
     read_id,
     redactions_in,
     registered,
@@ -39,6 +40,7 @@ class InvokeCall(KernelCall):
     firewall_done = False
     reached_drivers = False
     _attempts = 0
+    _open_attempt: Span | None = None
     _driver_id: str | None = None
     _driver_failed = False
     _late_attempt: tuple[Span, int] | None = None
@@ -66,14 +68,14 @@ class InvokeCall(KernelCall):
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = dry_run = bool(kwargs.get("dry_run"))
 
-        capability_id = getattr(token, "capability_id", None)
+        capability_id = read(token, "capability_id")
         capability = registered(kernel, capability_id)
         self._capability_known = capability is not None
         facts = instrumentation.kernels.of(kernel)
         attributes = facts.about(capability_id, capability, as_tool=not dry_run)
         attributes[semconv.DRY_RUN] = dry_run
         attributes[semconv.STREAM] = stream
-        who = telemetry.principal(getattr(self._principal, "principal_id", None))
+        who = telemetry.principal(read(self._principal, "principal_id"))
         if who is not None:
             attributes[semconv.PRINCIPAL_ID] = who
         if self._asked_mode is not None:
@@ -135,8 +137,8 @@ class InvokeCall(KernelCall):
             if denied:
                 code = token_reason_of(
                     error,
-                    getattr(self._token, "principal_id", None),
-                    getattr(self._token, "capability_id", None),
+                    read(self._token, "principal_id"),
+                    read(self._token, "capability_id"),
                     kwargs.get("expected_principal_id"),
                     kwargs.get("expected_capability_id"),
                 )
@@ -158,7 +160,8 @@ class InvokeCall(KernelCall):
             self._settle_attempts(cancelled=False)
         self._attempts += 1
         self._driver_id = identifier(driver_id) or ""
-        return self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: self._driver_id})
+        self._open_attempt = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: self._driver_id})
+        return self._open_attempt
 
     def attempted(self, span: Span | None, error: BaseException | None) -> None:
         """End the span of a driver attempt.
@@ -168,6 +171,7 @@ class InvokeCall(KernelCall):
         """
         if span is None:
             return
+        self._open_attempt = None
         if error is None:
             self.close_child(span, {semconv.STATUS: "success"})
             return
@@ -197,15 +201,17 @@ class InvokeCall(KernelCall):
                 semconv.ERROR_TYPE: "CancelledError" if cancelled else "TimeoutError",
             }
             self.close_child(span, late, failed=not cancelled, end_time=ended)
-        for span in self.open_children():
-            if cancelled and not self.stream:
-                # Torn down with the invocation, which came first.
-                late = {semconv.STATUS: "cancelled", semconv.ERROR_TYPE: "CancelledError"}
-                self.close_child(span, late)
-                continue
+        if self._open_attempt is None:
+            return
+        span, self._open_attempt = self._open_attempt, None
+        if cancelled and not self.stream:
+            # Torn down with the invocation, which came first.
+            late = {semconv.STATUS: "cancelled", semconv.ERROR_TYPE: "CancelledError"}
+        else:
             # A stream's driver that the kernel leaves open; the event loop closes it later, or
             # never does. It did what it was asked to.
-            self.close_child(span, {semconv.STATUS: "success"})
+            late = {semconv.STATUS: "success"}
+        self.close_child(span, late)
 
     def suggested(self, requested: object, suggestion: object) -> None:
         """Take note of the response mode that the budget suggests."""
@@ -231,7 +237,7 @@ class InvokeCall(KernelCall):
         blamed = not (self._driver_failed or self.firewall_done)
         failed = blamed and status in {"error", "denied"}
         if failed:
-            attributes[semconv.ERROR_TYPE] = type(error).__qualname__
+            attributes[semconv.ERROR_TYPE] = classify(error).error_type or "_OTHER"
         self.tell_child(semconv.FIREWALL, began, attributes, failed=failed)
 
     # Told by the result ---------------------------------------------------------------------
@@ -292,9 +298,7 @@ class InvokeCall(KernelCall):
             late[semconv.DOWNGRADE_REASON] = reason
         if not self._capability_known:
             # A deferred namespace is loaded by the invocation itself.
-            describe_capability(
-                registered(self.kernel, getattr(self._token, "capability_id", None)), late
-            )
+            describe_capability(registered(self.kernel, read(self._token, "capability_id")), late)
 
     def _downgrade_reason(self) -> str | None:
         if not self.reached_drivers:

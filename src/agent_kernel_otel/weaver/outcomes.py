@@ -81,6 +81,11 @@ def classify(error: BaseException | None) -> Outcome:
     return Outcome("error", kind)
 
 
+def error_type_of(error: BaseException) -> str:
+    """Value of ``error.type`` for an exception: its class's qualified name."""
+    return identifier(type(error).__qualname__) or "_OTHER"
+
+
 def reason_code_of(error: BaseException) -> str | None:
     """The reason code that an exception holds, as plain text; ``None`` where it holds none."""
     try:
@@ -111,11 +116,18 @@ def token_reason_of(
         return code
     kind = _kernel_class(error)
     if kind == "TokenScopeError":
-        if token_principal != expected_principal:
+        if not _same_id(token_principal, expected_principal):
             return "token_principal_mismatch"
-        if token_capability != expected_capability:
+        if not _same_id(token_capability, expected_capability):
             return "token_capability_mismatch"
     return _TOKEN_REASONS.get(kind or "")
+
+
+def _same_id(one: object, other: object) -> bool:
+    """Whether two ids are the same text; other objects could run the app's code to compare."""
+    if isinstance(one, str) and isinstance(other, str):
+        return str.__eq__(one, other) is True
+    return one is other
 
 
 def category_of(reason_code: str | None) -> str | None:

@@ -20,7 +20,7 @@ from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
 from agent_kernel_otel.weaver.invocation import InvokeCall
-from agent_kernel_otel.weaver.outcomes import classify, is_foreign
+from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_foreign
 from agent_kernel_otel.weaver.reading import argument, mode_of, redactions_in
 
 
@@ -346,7 +346,7 @@ def _is_error(error: BaseException) -> bool:
 
 
 def _error_type(error: BaseException) -> dict[str, Any]:
-    return {semconv.ERROR_TYPE: type(error).__qualname__}
+    return {semconv.ERROR_TYPE: error_type_of(error)}
 
 
 def _denying_rule(engine: Any, error: BaseException, args: Any, kwargs: Any) -> str | None:
