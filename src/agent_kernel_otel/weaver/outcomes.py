@@ -74,7 +74,7 @@ def classify(error: BaseException | None) -> Outcome:
     # A coroutine that is closed rather than cancelled ends with GeneratorExit.
     if isinstance(error, (CancelledError, GeneratorExit)):
         return CANCELLED
-    kind = type(error).__qualname__
+    kind = error_type_of(error)
     code = reason_code_of(error)
     if code is not None or _kernel_class(error) in _DENIALS:
         return Outcome("denied", kind, code)
