@@ -141,11 +141,11 @@ class _HostGuard:
         if named or ANY_HOST in self._allowed:
             await self._application(scope, receive, send)
             return
-        refusal = Refusal(
-            INVALID_ARGUMENT,
-            400,
-            f"the Host header {', '.join(hosts)[:80]!r} does not name this console",
-        )
+        text = f"the Host header {', '.join(hosts)[:80]!r} does not name this console"
+        if scope["method"] == "PRI":
+            # The first word of every HTTP/2 connection.
+            text = "this is gRPC, which has a port of its own"
+        refusal = Refusal(INVALID_ARGUMENT, 400, text)
         self._intake.report("HTTP", scope["path"][:80], refusal)
         await _refused(refusal, "json")(scope, receive, send)
 

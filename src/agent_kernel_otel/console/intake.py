@@ -82,10 +82,9 @@ class Intake:
             raise too_large(self.max_request_bytes)
         try:
             if encoding == "json":
-                request = otlp_json.decode(signal.request, payload)
-                payload = wire.serialize(request)
-            else:
-                request = wire.parse(signal.request, payload)
+                payload = wire.serialize(otlp_json.decode(signal.request, payload))
+            # Also what was JSON: what cannot be read back, being too deep, must not be stored.
+            request = wire.parse(signal.request, payload)
         except MalformedPayload as error:
             raise Refusal(INVALID_ARGUMENT, 400, f"malformed request: {error}") from error
         try:

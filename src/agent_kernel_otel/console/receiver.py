@@ -98,7 +98,8 @@ def _listen(
 ) -> socket.socket:
     if port and _is_taken(family, address, port):
         raise _in_use(host, port, option)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named, not left to the default: asyncio switches Nagle's delay off only where it sees TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # On Windows the option would let two listeners share the port.
         if sys.platform != "win32":

@@ -99,22 +99,6 @@ def serialize(message: Any) -> bytes:
     return cast("bytes", message.SerializeToString(deterministic=True))
 
 
-def parse_fields(message: type[Any], fields: Any) -> Any:
-    """Builds a message from its JSON fields; fields that it does not know are ignored.
-
-    Raises:
-        MalformedPayload: A field has a value that it cannot have.
-    """
-    try:
-        return json_format.ParseDict(fields, message(), ignore_unknown_fields=True)
-    # ParseDict lets errors of its helpers through, according to what the hostile value is.
-    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise MalformedPayload(
-            f"not a {message.DESCRIPTOR.name} in OTLP JSON ({reason})"
-        ) from error
-
-
 def fields_of(message: Any) -> dict[str, Any]:
     """Gives a message's JSON fields: lowerCamelCase names, enums as integers."""
     return cast("dict[str, Any]", json_format.MessageToDict(message, use_integers_for_enums=True))
