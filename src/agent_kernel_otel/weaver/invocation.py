@@ -230,9 +230,8 @@ class InvokeCall(KernelCall):
     def _tell_stream_firewall(self, began: int, error: BaseException | None) -> None:
         """Make the one span of a stream's firewall; an error is its own unless a driver's."""
         attributes: Attributes = {semconv.REDACTIONS: self._redactions}
-        mode = mode_of(self._mode)
-        if mode is not None:
-            attributes[semconv.RESPONSE_MODE] = mode
+        if self._mode is not None:
+            attributes[semconv.RESPONSE_MODE] = self._mode
         status = classify(error).status
         blamed = not (self._driver_failed or self.firewall_done)
         failed = blamed and status in {"error", "denied"}
@@ -246,7 +245,7 @@ class InvokeCall(KernelCall):
         """Count a frame: the only one, or the next one of a stream."""
         if self.action_id is None:
             self.acts_as(frame.action_id)
-        self._mode = frame.response_mode
+        self._mode = mode_of(frame.response_mode)
         self._facts += len(frame.facts)
         self._rows += len(frame.table_preview)
         if frame.warnings:
@@ -267,9 +266,8 @@ class InvokeCall(KernelCall):
             if result.handle is not None:
                 late[semconv.HANDLE_ID] = identifier(result.handle.handle_id) or ""
             self._capture_result(result)
-        mode = mode_of(self._mode)
-        if mode is not None:
-            late[semconv.RESPONSE_MODE] = mode
+        if self._mode is not None:
+            late[semconv.RESPONSE_MODE] = self._mode
         late[semconv.RESULT_FACTS] = self._facts
         late[semconv.RESULT_ROWS] = self._rows
         late[semconv.REDACTIONS] = self._redactions
@@ -303,7 +301,7 @@ class InvokeCall(KernelCall):
     def _downgrade_reason(self) -> str | None:
         if not self.reached_drivers:
             return None  # refused before a response mode came to matter
-        got, given = mode_of(self._mode), self._firewall_mode
+        got, given = self._mode, self._firewall_mode
         if got == given == self._asked_mode and self._downgrade is None:
             return None
         gated = self._asked_mode == "raw" and "admin" not in self._principal.roles

@@ -8,7 +8,8 @@ two import names, and its older releases lack some of the classes.
 from __future__ import annotations
 
 from asyncio import CancelledError
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import SUCCESS, Outcome
@@ -57,7 +58,13 @@ _CATEGORIES: Final = {
 
 def is_foreign(collaborator: object) -> bool:
     """Whether a collaborator's class is the user's, and not the kernel's own."""
-    return not str(type(collaborator).__module__).startswith(_OWN_MODULES)
+    kind: Any = type(collaborator)
+    return _is_foreign_class(kind)
+
+
+@lru_cache(maxsize=256)  # mocks have a class each: the last ones are enough
+def _is_foreign_class(kind: type) -> bool:
+    return not str(kind.__module__).startswith(_OWN_MODULES)
 
 
 def classify(error: BaseException | None) -> Outcome:
