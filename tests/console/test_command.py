@@ -72,7 +72,7 @@ def test_what_a_command_sends_is_drawn_and_its_exit_code_is_ours() -> None:
         "agent_kernel.invocations ",
         "n=3  mean=18.33",
         "4 traces, 12 spans, 3 log records, 4 metric points, 2 redactions, 1 fallback",
-        "1 denied (role_missing billing.delete x1), 1 cancelled, 2 in error",
+        "1 denied (role_missing billing.delete x1), 1 cancelled, 2 failed spans",
         "; the command exited with 7",
     ):
         assert told in text
@@ -387,7 +387,8 @@ def test_a_missing_package_is_one_clear_line_and_exit_code_2(package: str, tmp_p
     ("arguments", "told"),
     [
         (["--grpc-port", "70000"], "70000"),
-        (["--max-spans", "0"], "less than 1"),
+        (["--max-spans", "0"], "is no whole number of at least 1"),
+        (["--grpc-port", "x"], "'x' is no port (0 to 65535)"),
         (["python", "app.py"], "after --"),
         (["--history"], "--db"),
     ],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from agent_kernel_otel.console.command import ConsoleOptions
+    from agent_kernel_otel.console.options import ConsoleOptions
 
 _STEP_SECONDS: Final = 0.1
 _DRAIN_QUIET_SECONDS: Final = 0.25
@@ -236,14 +236,10 @@ class _ConsoleRun:
         ]
         if counters.denied:
             parts.append(f"{counters.denied:,} denied" + (f" ({denials})" if denials else ""))
-        parts += [
-            f"{number:,} {words}"
-            for number, words in (
-                (counters.cancelled, "cancelled"),
-                (counters.errors, "in error"),
-            )
-            if number
-        ]
+        if counters.cancelled:
+            parts.append(f"{counters.cancelled:,} cancelled")
+        if counters.errors:
+            parts.append(_count(counters.errors, "failed span"))
         return ", ".join(parts)
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import Final
+
+from agent_kernel_otel.console.options import ConsoleOptions
 
 _EXTRA: Final = "console"
 _PACKAGES_OF_EXTRA: Final = frozenset({"rich", "starlette", "uvicorn", "anyio", "h11"})
@@ -43,35 +44,6 @@ Symbols always come with a word: + success, x error, ! denied, - cancelled, ~ fa
 Exit codes: the COMMAND's; 0 after Ctrl-C; 2 if a port is in use, FILE is no console database, an
 option is wrong or a package is missing; 126 or 127 if COMMAND cannot be run.
 """
-
-
-@dataclass(frozen=True)
-class ConsoleOptions:
-    """What the console is asked to do.
-
-    Attributes:
-        host: Address or name to listen on.
-        grpc_port: Port for OTLP over gRPC, 0 for any free one.
-        http_port: Port for OTLP over HTTP, 0 for any free one.
-        database: File to keep telemetry in, None for memory.
-        max_spans: Spans kept, and likewise log records.
-        history: Whether to begin with what the database holds.
-        json: Whether to write OTLP JSON instead of drawing.
-        color: False for none, None to decide by the stream.
-        attributes: Whether to show every attribute of every span.
-        command: Program and arguments to run; empty to run until stopped.
-    """
-
-    host: str
-    grpc_port: int
-    http_port: int
-    database: str | None
-    max_spans: int
-    history: bool
-    json: bool
-    color: bool | None
-    attributes: bool
-    command: tuple[str, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,14 +132,12 @@ def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text} is no port (0 to 65535)")
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535)")
+    return int(text)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
