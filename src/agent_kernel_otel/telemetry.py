@@ -118,7 +118,15 @@ class Telemetry:
 
     def is_listening(self) -> bool:
         """Whether anything that is emitted goes anywhere."""
-        if not self._settled and (self._listening or _global_providers_exist()):
+        if self._settled:
+            return True
+        # The public getters read the environment each time, which costs more than the rest of
+        # what an operation does while nothing listens; they decide where these names are gone.
+        if (
+            self._listening
+            or getattr(trace, "_TRACER_PROVIDER", trace) is not None
+            or getattr(_logs_internal, "_LOGGER_PROVIDER", trace) is not None
+        ):
             self._look()
         return self._listening
 
@@ -169,18 +177,6 @@ class Telemetry:
             event_name=name,
             attributes=attributes,
         )
-
-
-def _global_providers_exist() -> bool:
-    """Whether the app has set a global provider.
-
-    The public getters read the environment each time, which costs more than the rest of what an
-    operation does while nothing listens; they decide where these names are gone.
-    """
-    return (
-        getattr(trace, "_TRACER_PROVIDER", trace) is not None
-        or getattr(_logs_internal, "_LOGGER_PROVIDER", trace) is not None
-    )
 
 
 def _is_real(provider: object) -> bool:
