@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from time import time_ns
 from typing import Any, Final, NamedTuple
 
 from opentelemetry._logs import SeverityNumber
@@ -92,7 +91,6 @@ class Operation:
         self._shown = recording or span.get_span_context().is_valid
         self.context = set_span_in_context(span, base) if self._shown else base
         self._children: list[Span] = []
-        self._told: list[tuple[str, int, int, Attributes, bool]] = []
 
     # Being current --------------------------------------------------------------------------
 
@@ -123,18 +121,23 @@ class Operation:
 
     # Child spans ----------------------------------------------------------------------------
 
-    def open_child(self, name: str, attributes: Attributes) -> Span | None:
+    def open_child(
+        self, name: str, attributes: Attributes, started: int | None = None
+    ) -> Span | None:
         """Start a child span; ``None`` where the operation is not sampled.
 
         Args:
             name: The span's name.
             attributes: What is known already.
+            started: When it began, in nanoseconds since the epoch; now by default.
         """
         if not self.recording:
             return None
         try:
             attributes[semconv.SYSTEM] = self.telemetry.system
-            span = self.telemetry.start_span(name, self.context, attributes=attributes)
+            span = self.telemetry.start_span(
+                name, self.context, attributes=attributes, start_time=started
+            )
         except Exception:
             faults.swallow(f"starting {name}")
             return None
@@ -143,13 +146,13 @@ class Operation:
 
     def close_child(
         self,
-        span: Span,
+        span: Span | None,
         attributes: Attributes,
         *,
         failed: bool = False,
         end_time: int | None = None,
     ) -> None:
-        """End a child span.
+        """End a child span, if there is one.
 
         Args:
             span: The child, from :meth:`open_child`.
@@ -157,6 +160,8 @@ class Operation:
             failed: Whether it ends as an error.
             end_time: When it ended, in nanoseconds since the epoch; now by default.
         """
+        if span is None:
+            return
         try:
             self._children.remove(span)
         except ValueError:
@@ -173,10 +178,7 @@ class Operation:
     def tell_child(
         self, name: str, started: int, attributes: Attributes, *, failed: bool = False
     ) -> None:
-        """Have a child span of something that is over.
-
-        It is made when the operation ends: spans made one after the other cost a good deal less
-        than spans made in between the kernel's own work.
+        """Make a child span of something that is over, all attributes at once.
 
         Args:
             name: The span's name.
@@ -184,17 +186,7 @@ class Operation:
             attributes: All of its attributes.
             failed: Whether it ended as an error.
         """
-        if self.recording:
-            self._told.append((name, started, time_ns(), attributes, failed))
-
-    def _make_told_children(self) -> None:
-        telemetry, context = self.telemetry, self.context
-        for name, started, ended, attributes, failed in self._told:
-            attributes[semconv.SYSTEM] = telemetry.system
-            span = telemetry.start_span(name, context, attributes=attributes, start_time=started)
-            if failed:
-                span.set_status(StatusCode.ERROR)
-            span.end(ended)
+        self.close_child(self.open_child(name, attributes, started), {}, failed=failed)
 
     def decided(
         self, decision: Decision, about: Attributes, *, started: int = 0, span: Span | None = None
@@ -220,15 +212,18 @@ class Operation:
         attributes[semconv.SYSTEM] = self.telemetry.system
         if span is not None:
             span.set_attributes(attributes)
-        elif started and self.recording:
-            span = self.telemetry.start_span(
-                semconv.POLICY, self.context, attributes=attributes, start_time=started
-            )
+        elif started:
+            span = self.open_child(semconv.POLICY, attributes, started)
+        error = decision.error_type
         try:
             self._emit_decision(decision, {**about, **attributes}, span)
         finally:
-            if span is not None:
-                self._end_policy_span(span, decision)
+            # A denial is the policy at work, a crash is not.
+            self.close_child(
+                span,
+                {} if error is None else {semconv.ERROR_TYPE: error},
+                failed=decision.outcome == "error",
+            )
 
     def _emit_decision(self, decision: Decision, attributes: Attributes, span: Span | None) -> None:
         denied = decision.outcome == "denied"
@@ -243,16 +238,6 @@ class Operation:
             attributes,
             self.context if span is None else set_span_in_context(span, self.context),
         )
-
-    def _end_policy_span(self, span: Span, decision: Decision) -> None:
-        if span in self._children:
-            self._children.remove(span)
-        if decision.error_type is not None:
-            span.set_attribute(semconv.ERROR_TYPE, decision.error_type)
-        # A denial is the policy at work, a crash is not.
-        if decision.outcome == "error":
-            span.set_status(StatusCode.ERROR)
-        span.end()
 
     # The end --------------------------------------------------------------------------------
 
@@ -315,7 +300,6 @@ class Operation:
         span = self.span
         try:
             if self.recording:
-                self._make_told_children()
                 for child in self._children:
                     child.end()
                 span.set_attributes(self.late)

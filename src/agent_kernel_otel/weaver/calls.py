@@ -93,15 +93,49 @@ class KernelCall(Operation):
     def describe(self, result: Any) -> None:
         """Add what the result tells."""
 
+    def refused(
+        self,
+        error: BaseException,
+        engine: str,
+        phase: str,
+        reason_code: str | None,
+        *,
+        rule: str | None = None,
+        started: int = 0,
+        span: Span | None = None,
+    ) -> None:
+        """Tell that who decides raised: a denial, or a crash.
+
+        Args:
+            error: What it raised.
+            engine: Class name of who decides.
+            phase: Where: ``grant``, ``enforce`` or ``expand``.
+            reason_code: Why, for a denial.
+            rule: Name of the rule that denied, where known.
+            started: As for :meth:`decided`.
+            span: As for :meth:`decided`.
+        """
+        outcome = classify(error)
+        self.refusal_told = denied = outcome.status == "denied"
+        code = reason_code if denied else None
+        decision = Decision(
+            engine,
+            phase,
+            "denied" if denied else "error",
+            reason_code=code,
+            reason_category=category_of(code),
+            rule=rule,
+            error_type=None if denied else outcome.error_type,
+        )
+        self.decided(decision, self.about, started=started, span=span)
+
     def describe_failure(self, error: BaseException) -> None:
         """Add what the exception tells, and emit it where it is a failure."""
         outcome = classify(error)
-        about = self.about
         if outcome.status == "denied" and not self.refusal_told:
-            code = outcome.reason_code
             phase = _PHASES.get(self.name, "enforce")
-            decision = Decision(self.refuser(), phase, "denied", code, category_of(code))
-            self.decided(decision, about)
+            self.refused(error, self.refuser(), phase, outcome.reason_code)
+        about = self.about
         about.pop(semconv.PRINCIPAL_ID, None)
         self.failed(error, outcome, about)
 
@@ -145,7 +179,7 @@ class GrantCall(KernelCall):
         if isinstance(text, str):
             self.late[key] = scrub_text(text, self.telemetry.redact)
 
-    def evaluated(self, decision: Any, engine: Any, started: int, span: Span | None) -> None:
+    def evaluated(self, decision: Any, engine: Any, span: Span | None) -> None:
         """Tell the decision that the policy engine returned; the engine may return anything."""
         try:
             allowed = bool(getattr(decision, "allowed", True))
@@ -166,28 +200,6 @@ class GrantCall(KernelCall):
                 enforced=allowed,
             ),
             self.about,
-            started=started,
-            span=span,
-        )
-
-    def refused(
-        self, error: BaseException, engine: Any, rule: str | None, started: int, span: Span | None
-    ) -> None:
-        """Tell that the policy engine raised: a denial, or a crash."""
-        outcome = classify(error)
-        self.refusal_told = denied = outcome.status == "denied"
-        self.decided(
-            Decision(
-                engine=type(engine).__name__,
-                phase="grant",
-                outcome="denied" if denied else "error",
-                reason_code=outcome.reason_code,
-                reason_category=category_of(outcome.reason_code),
-                rule=rule,
-                error_type=None if denied else outcome.error_type,
-            ),
-            self.about,
-            started=started,
             span=span,
         )
 

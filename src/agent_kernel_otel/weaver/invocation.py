@@ -12,7 +12,7 @@ from agent_kernel_otel import semconv
 from agent_kernel_otel.scrub import identifier, scrub_content
 from agent_kernel_otel.telemetry import Attributes, Decision
 from agent_kernel_otel.weaver.calls import KernelCall
-from agent_kernel_otel.weaver.outcomes import category_of, classify, token_reason_of
+from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
     describe_capability,
     mode_of,
@@ -130,29 +130,18 @@ class InvokeCall(KernelCall):
             return
         if error is None:
             decision = Decision(engine, "enforce", "allowed")
-        else:
-            outcome = classify(error)
-            self.refusal_told = denied = outcome.status == "denied"
-            code = None
-            if denied:
-                code = token_reason_of(
-                    error,
-                    read(self._token, "principal_id"),
-                    read(self._token, "capability_id"),
-                    kwargs.get("expected_principal_id"),
-                    kwargs.get("expected_capability_id"),
-                )
-            decision = Decision(
-                engine,
-                "enforce",
-                "denied" if denied else "error",
-                reason_code=code,
-                reason_category=category_of(code),
-                error_type=None if denied else outcome.error_type,
-            )
-        self.decided(decision, self.about, started=started, span=span)
-        if decision.reason_code is not None:
-            self.late[semconv.REASON_CODE] = decision.reason_code
+            self.decided(decision, self.about, started=started, span=span)
+            return
+        code = token_reason_of(
+            error,
+            read(self._token, "principal_id"),
+            read(self._token, "capability_id"),
+            kwargs.get("expected_principal_id"),
+            kwargs.get("expected_capability_id"),
+        )
+        self.refused(error, engine, "enforce", code, started=started, span=span)
+        if self.refusal_told and code is not None:
+            self.late[semconv.REASON_CODE] = code
 
     def attempting(self, driver_id: object) -> Span | None:
         """Open the span of a driver attempt."""
@@ -232,11 +221,10 @@ class InvokeCall(KernelCall):
         attributes: Attributes = {semconv.REDACTIONS: self._redactions}
         if self._mode is not None:
             attributes[semconv.RESPONSE_MODE] = self._mode
-        status = classify(error).status
         blamed = not (self._driver_failed or self.firewall_done)
-        failed = blamed and status in {"error", "denied"}
-        if failed:
-            attributes[semconv.ERROR_TYPE] = classify(error).error_type or "_OTHER"
+        failed = blamed and is_failure(error)
+        if error is not None and failed:
+            attributes[semconv.ERROR_TYPE] = error_type_of(error)
         self.tell_child(semconv.FIREWALL, began, attributes, failed=failed)
 
     # Told by the result ---------------------------------------------------------------------

@@ -88,6 +88,11 @@ def classify(error: BaseException | None) -> Outcome:
     return Outcome("error", kind)
 
 
+def is_failure(error: BaseException | None) -> bool:
+    """Whether a stage that ended so is to be shown as failed: raised, and not by cancellation."""
+    return classify(error).status in {"error", "denied"}
+
+
 def error_type_of(error: BaseException) -> str:
     """Value of ``error.type`` for an exception: its class's qualified name."""
     return identifier(type(error).__qualname__) or "_OTHER"

@@ -20,7 +20,13 @@ from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
 from agent_kernel_otel.weaver.invocation import InvokeCall
-from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_foreign
+from agent_kernel_otel.weaver.outcomes import (
+    classify,
+    error_type_of,
+    is_failure,
+    is_foreign,
+    reason_code_of,
+)
 from agent_kernel_otel.weaver.reading import argument, mode_of, redactions_in
 
 
@@ -52,19 +58,17 @@ class PolicyView(View):
         """Decide, and tell the decision. The engine is asked exactly once."""
         call, engine = self._call, self._real
         name = type(engine).__name__
-        attributes: dict[str, Any] = {
-            semconv.POLICY_ENGINE: name,
-            semconv.POLICY_PHASE: "grant",
-        }
-        span = call.open_child(semconv.POLICY, attributes)
+        span = call.open_child(
+            semconv.POLICY, {semconv.POLICY_ENGINE: name, semconv.POLICY_PHASE: "grant"}
+        )
         try:
             with Aside(context_of(span)):
                 decision = engine.evaluate(*args, **kwargs)
         except BaseException as error:
             rule = _denying_rule(engine, error, args, kwargs)
-            call.refused(error, engine, rule, 0, span)
+            call.refused(error, name, "grant", reason_code_of(error), rule=rule, span=span)
             raise
-        call.evaluated(decision, engine, 0, span)
+        call.evaluated(decision, engine, span)
         return decision
 
 
@@ -264,12 +268,10 @@ async def _allocate(call: InvokeCall, reserving: Any) -> Any:
     try:
         granted = await reserving
     except BaseException as error:
-        if span is not None:
-            call.close_child(span, _error_type(error), failed=_is_error(error))
+        call.close_child(span, _error_type(error), failed=is_failure(error))
         raise
-    if span is not None:
-        known = isinstance(granted, int)
-        call.close_child(span, {semconv.BUDGET_GRANTED: granted} if known else {})
+    known = isinstance(granted, int)
+    call.close_child(span, {semconv.BUDGET_GRANTED: granted} if known else {})
     return granted
 
 
@@ -302,11 +304,9 @@ def _tell_firewall(
             attributes[semconv.RESPONSE_MODE] = mode_of(frame.response_mode) or ""
             attributes[semconv.REDACTIONS] = redactions_in(frame)
         if span is None:
-            call.tell_child(
-                semconv.FIREWALL, started, attributes, failed=error is not None and _is_error(error)
-            )
+            call.tell_child(semconv.FIREWALL, started, attributes, failed=is_failure(error))
         else:
-            call.close_child(span, attributes, failed=error is not None and _is_error(error))
+            call.close_child(span, attributes, failed=is_failure(error))
     except Exception:
         faults.swallow("telling what the firewall did")
 
@@ -320,8 +320,7 @@ def _inner_step(
         with Aside(context_of(span)):
             result = method(*args, **kwargs)
     except BaseException as error:
-        if span is not None:
-            call.close_child(span, _error_type(error), failed=_is_error(error))
+        call.close_child(span, _error_type(error), failed=is_failure(error))
         raise
     if span is not None:
         call.close_child(span, _describe_step(said, result))
@@ -339,10 +338,6 @@ def _describe_step(said: Any, result: Any) -> dict[str, Any]:
 
 def _route_said(plan: Any) -> dict[str, Any]:
     return {semconv.ROUTE_DRIVERS: len(plan.driver_ids)}
-
-
-def _is_error(error: BaseException) -> bool:
-    return classify(error).status != "cancelled"
 
 
 def _error_type(error: BaseException) -> dict[str, Any]:
