@@ -212,7 +212,7 @@ async def test_dead_kernels_leave_no_memory_under_a_global_instrumentation() -> 
         assert [reference() for reference in gone] == [None] * 20
         assert names == {"agent-kernel-1"}
         assert instrumentation.kernels._facts == {}
-        assert instrumentation.kernels._owners == {}
+        assert instrumentation.kernels._facts.owners == {}
 
 
 def test_a_copy_of_a_kernel_follows_what_holds_for_all() -> None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
+
+from agent_kernel_otel.weaver.by_kernel import ByKernel
 
 if TYPE_CHECKING:
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
@@ -19,46 +20,41 @@ class Activation:
 
     def __init__(self) -> None:
         self.everywhere: WeaverInstrumentation | None = None
-        # By id: a subclass of the kernel may be unhashable. None stands for "opted out".
-        self._choices: dict[int, tuple[weakref.ref[Any], WeaverInstrumentation | None]] = {}
+        # None stands for "opted out".
+        self._choices: ByKernel[WeaverInstrumentation | None] = ByKernel()
 
     def of(self, kernel: Any) -> WeaverInstrumentation | None:
         """What traces this kernel, if anything does."""
         if self._choices:
-            choice = self._choices.get(id(kernel))
-            if choice is not None:
-                return choice[1]
+            return self._choices.get(id(kernel), self.everywhere)
         return self.everywhere
+
+    def is_needed(self) -> bool:
+        """Whether any kernel is traced, or all that come will be."""
+        return self.everywhere is not None or any(list(self._choices.values()))
 
     def choose(self, kernel: Any, instrumentation: WeaverInstrumentation | None) -> None:
         """Trace one kernel by its own configuration, or with ``None`` not at all."""
-        key = id(kernel)
-        reference = weakref.ref(kernel, lambda _: self._choices.pop(key, None))
-        self._choices[key] = (reference, instrumentation)
+        self._choices.put(kernel, instrumentation)
 
     def chosen(self, kernel: Any) -> bool:
         """Whether a kernel is traced by a configuration of its own."""
-        choice = self._choices.get(id(kernel))
-        return choice is not None and choice[1] is not None
+        return self._choices.get(id(kernel)) is not None
 
     def forget(self, kernel: Any) -> None:
         """Let what holds everywhere hold for this kernel too."""
-        self._choices.pop(id(kernel), None)
+        self._choices.drop(id(kernel))
 
     def forget_opt_outs(self) -> None:
         """Drop the choices that only an instrumentation of every kernel gives a meaning."""
-        for key, (_, instrumentation) in list(self._choices.items()):
+        for key, instrumentation in list(self._choices.items()):
             if instrumentation is None:
-                self._choices.pop(key, None)
+                self._choices.drop(key)
 
     def kernels(self) -> list[Any]:
         """The kernels that have a configuration of their own, and are alive."""
-        alive = [
-            reference()
-            for reference, instrumentation in list(self._choices.values())
-            if instrumentation is not None
-        ]
-        return [kernel for kernel in alive if kernel is not None]
+        alive = [reference() for reference in list(self._choices.owners.values())]
+        return [kernel for kernel in alive if kernel is not None and self.chosen(kernel)]
 
 
 activation = Activation()

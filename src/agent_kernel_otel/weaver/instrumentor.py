@@ -164,7 +164,7 @@ class _Switch:
 
     def update(self) -> None:
         """Patch or put back, by what is active."""
-        if activation.everywhere is not None or activation.kernels():
+        if activation.is_needed():
             if activation.everywhere is not None and not self._waiting:
                 self._waiting = True
                 for name in IMPORT_NAMES:
@@ -177,7 +177,7 @@ class _Switch:
     def _imported(self, module: Any) -> None:
         try:
             with self.lock:
-                if activation.everywhere is not None or activation.kernels():
+                if activation.is_needed():
                     self._install()
         except Exception:
             # An import of the app's must not fail over us.

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
+from agent_kernel_otel.weaver.by_kernel import ByKernel
 from agent_kernel_otel.weaver.reading import describe_capability
 from agent_kernel_otel.weaver.sessions import SessionNames
 
@@ -114,18 +114,15 @@ class KernelTable:
     def __init__(self, system: str, sessions: SessionNames) -> None:
         self._system = system
         self._sessions = sessions
-        # By id, not by the kernel itself: a subclass may be unhashable or equal to another.
-        self._facts: dict[int, KernelFacts] = {}
-        self._owners: dict[int, weakref.ref[Any]] = {}
+        self._facts: ByKernel[KernelFacts] = ByKernel()
 
     def of(self, kernel: Any) -> KernelFacts:
         """The facts of a kernel."""
         return self._facts.get(id(kernel)) or self._learn(kernel)
 
     def _learn(self, kernel: Any) -> KernelFacts:
-        key = id(kernel)
-        self._owners[key] = weakref.ref(kernel, lambda _: self._forget(key))
-        facts = self._facts[key] = KernelFacts(kernel, self._system)
+        facts = KernelFacts(kernel, self._system)
+        self._facts.put(kernel, facts)
         return facts
 
     def session_of(self, kernel: Any) -> str | None:
@@ -133,7 +130,3 @@ class KernelTable:
         if kernel.__dict__.get("_budget_manager") is None:
             return None
         return self._sessions.of(kernel)
-
-    def _forget(self, key: int) -> None:
-        self._facts.pop(key, None)
-        self._owners.pop(key, None)

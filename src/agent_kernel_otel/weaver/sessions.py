@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import weakref
 from threading import Lock
 from typing import Any
 
 from agent_kernel_otel.config import SessionNamer
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier
+from agent_kernel_otel.weaver.by_kernel import ByKernel
 
 
 class SessionNames:
@@ -23,9 +23,7 @@ class SessionNames:
 
     def __init__(self, setting: str | SessionNamer | None) -> None:
         self._setting = setting
-        # By id, not by the kernel itself: a subclass may be unhashable or equal to another.
-        self._names: dict[int, str] = {}
-        self._owners: dict[int, weakref.ref[Any]] = {}
+        self._names: ByKernel[str] = ByKernel()
         self._lock = Lock()
 
     def of(self, kernel: Any) -> str:
@@ -36,13 +34,11 @@ class SessionNames:
     def _name(self, kernel: Any) -> str:
         given = self._ask(kernel)
         with self._lock:
-            key = id(kernel)
-            known = self._names.get(key)
+            known = self._names.get(id(kernel))
             if known is not None:
                 return known  # another thread has named it meanwhile
             name = given or self._generated(kernel)
-            self._names[key] = name
-            self._owners[key] = weakref.ref(kernel, lambda _: self._forget(key))
+            self._names.put(kernel, name)
         return name
 
     def _ask(self, kernel: Any) -> str | None:
@@ -62,7 +58,3 @@ class SessionNames:
         while f"{prefix}-{number}" in taken:
             number += 1
         return f"{prefix}-{number}"
-
-    def _forget(self, key: int) -> None:
-        self._names.pop(key, None)
-        self._owners.pop(key, None)
