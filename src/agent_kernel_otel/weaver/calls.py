@@ -70,6 +70,14 @@ class KernelCall(Operation):
         keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
         return {key: self.start[key] for key in keys if key in self.start}
 
+    def describe_deferred(self, capability_id: object) -> None:
+        """Add a capability that the registry did not hold at the start.
+
+        The kernel's own call loads it, where it is of a deferred namespace.
+        """
+        if semconv.SAFETY_CLASS not in self.start:
+            describe_capability(registered(self.kernel, capability_id), self.late)
+
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
         if self.action_id is None and action_id:
@@ -156,20 +164,11 @@ class GrantCall(KernelCall):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> None:
-        telemetry = instrumentation.telemetry
         request = argument(args, kwargs, 0, "request")
-        principal = telemetry.principal(
-            read(argument(args, kwargs, 1, "principal"), "principal_id")
-        )
-        capability_id = read(request, "capability_id")
-        capability = registered(kernel, capability_id)
-        facts = instrumentation.kernels.of(kernel)
-        attributes = facts.about(capability_id, capability, as_tool=False)
-        if principal is not None:
-            attributes[semconv.PRINCIPAL_ID] = principal
-        self._capability_known = capability is not None
+        principal = argument(args, kwargs, 1, "principal")
+        attributes = instrumentation.start_attributes(kernel, request, principal)
         super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
-        content = telemetry.config.capture_content
+        content = self.telemetry.config.capture_content
         if "goals" in content:
             self._capture(semconv.GOAL, read(request, "goal"))
         if "justifications" in content:
@@ -221,9 +220,7 @@ class GrantCall(KernelCall):
         expires_at, issued_at = read(token, "expires_at"), read(token, "issued_at")
         if isinstance(expires_at, datetime) and isinstance(issued_at, datetime):
             self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
-        if not self._capability_known:
-            # A deferred namespace is loaded by the grant itself.
-            describe_capability(registered(self.kernel, read(token, "capability_id")), self.late)
+        self.describe_deferred(read(token, "capability_id"))
 
 
 class ExpandCall(KernelCall):
@@ -236,16 +233,8 @@ class ExpandCall(KernelCall):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> None:
-        telemetry = instrumentation.telemetry
         handle = argument(args, kwargs, 0, "handle")
-        principal = kwargs.get("principal")
-        capability_id = read(handle, "capability_id")
-        facts = instrumentation.kernels.of(kernel)
-        capability = registered(kernel, capability_id)
-        attributes = facts.about(capability_id, capability, as_tool=False)
-        who = telemetry.principal(read(principal, "principal_id"))
-        if who is not None:
-            attributes[semconv.PRINCIPAL_ID] = who
+        attributes = instrumentation.start_attributes(kernel, handle, kwargs.get("principal"))
         handle_id = read_id(handle, "handle_id")
         if handle_id is not None:
             attributes[semconv.HANDLE_ID] = handle_id

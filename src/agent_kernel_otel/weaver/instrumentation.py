@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.operation import Views
-from agent_kernel_otel.telemetry import Telemetry
+from agent_kernel_otel.telemetry import Attributes, Telemetry
 from agent_kernel_otel.weaver.grants import GrantLedger
 from agent_kernel_otel.weaver.kernels import KernelTable
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+from agent_kernel_otel.weaver.reading import read, registered
 from agent_kernel_otel.weaver.sessions import SessionNames
 
 if TYPE_CHECKING:
@@ -50,6 +51,25 @@ class WeaverInstrumentation:
         self.grants = GrantLedger()
         self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session))
         self.views = views
+
+    def start_attributes(
+        self, kernel: Any, subject: Any, principal: Any, *, as_tool: bool = False
+    ) -> Attributes:
+        """What is known when a call starts, for the caller to add to.
+
+        Args:
+            kernel: The kernel called.
+            subject: What names the capability: a request, a token or a handle.
+            principal: Who calls.
+            as_tool: Whether to add what backends that know the GenAI conventions look for.
+        """
+        capability_id = read(subject, "capability_id")
+        capability = registered(kernel, capability_id)
+        attributes = self.kernels.of(kernel).about(capability_id, capability, as_tool=as_tool)
+        who = self.telemetry.principal(read(principal, "principal_id"))
+        if who is not None:
+            attributes[semconv.PRINCIPAL_ID] = who
+        return attributes
 
 
 def _kernel_redact(text: str) -> str:

@@ -14,12 +14,10 @@ from agent_kernel_otel.telemetry import Attributes, Decision
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
-    describe_capability,
     mode_of,
     read,
     read_id,
     redactions_in,
-    registered,
 )
 
 if TYPE_CHECKING:
@@ -68,16 +66,11 @@ class InvokeCall(KernelCall):
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = dry_run = bool(kwargs.get("dry_run"))
 
-        capability_id = read(token, "capability_id")
-        capability = registered(kernel, capability_id)
-        self._capability_known = capability is not None
-        facts = instrumentation.kernels.of(kernel)
-        attributes = facts.about(capability_id, capability, as_tool=not dry_run)
+        attributes = instrumentation.start_attributes(
+            kernel, token, self._principal, as_tool=not dry_run
+        )
         attributes[semconv.DRY_RUN] = dry_run
         attributes[semconv.STREAM] = stream
-        who = telemetry.principal(read(self._principal, "principal_id"))
-        if who is not None:
-            attributes[semconv.PRINCIPAL_ID] = who
         if self._asked_mode is not None:
             attributes[semconv.REQUESTED_RESPONSE_MODE] = self._asked_mode
         session = instrumentation.kernels.session_of(kernel)
@@ -282,9 +275,7 @@ class InvokeCall(KernelCall):
         late[semconv.DOWNGRADED] = reason is not None
         if reason is not None:
             late[semconv.DOWNGRADE_REASON] = reason
-        if not self._capability_known:
-            # A deferred namespace is loaded by the invocation itself.
-            describe_capability(registered(self.kernel, read(self._token, "capability_id")), late)
+        self.describe_deferred(read(self._token, "capability_id"))
 
     def _downgrade_reason(self) -> str | None:
         if not self.reached_drivers:
