@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 from weaver_kernel import Kernel
 
-from agent_kernel_otel import KernelInstrumentor, semconv
+from agent_kernel_otel import (
+    KernelInstrumentor,
+    instrument_kernel,
+    semconv,
+    uninstrument_kernel,
+)
 from agent_kernel_otel.weaver.patching import KernelPatches, OperationWrapper
 from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
+from tests.support.capture import Capture
 from tests.support.instrumented import drain, instrumented, open_stream
 from tests.support.kernels import ALICE, StreamingDriver, grant, make_kernel, token_of
 
@@ -110,3 +116,26 @@ def test_a_missing_seam_is_warned_of_once_over_many_instrumentations(
         KernelInstrumentor().instrument()
         KernelInstrumentor().uninstrument()
     assert len([record for record in caplog.records if "expand" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("by", ["all kernels", "one kernel"])
+def test_an_attribute_that_a_kernel_lacks_is_warned_of_once(
+    by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agent_kernel_otel.weaver.instrumentor._warned_of", set())
+    captured = Capture()
+    if by == "all kernels":
+        KernelInstrumentor().instrument(**captured.providers)
+    for _ in range(3):
+        kernel = make_kernel()
+        del vars(kernel)["_firewall"]
+        if by == "one kernel":
+            instrument_kernel(kernel, **captured.providers)
+        grant(kernel)
+        uninstrument_kernel(kernel)
+    KernelInstrumentor().uninstrument()
+    warnings = [
+        record.getMessage() for record in caplog.records if "_firewall" in record.getMessage()
+    ]
+    assert warnings == ["this release of the kernel has no _firewall; some spans will be missing"]
+    assert len(captured.roots()) == 3

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
@@ -28,6 +28,7 @@ class WeaverInstrumentation:
     Args:
         config: The configuration.
         views: The views of each operation, by the name of its span.
+        first_met: Called with each kernel when it is met for the first time.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
     """
@@ -36,6 +37,7 @@ class WeaverInstrumentation:
         self,
         config: InstrumentationConfig,
         views: Mapping[str, Views],
+        first_met: Callable[[Any], None],
         *,
         tracer_provider: TracerProvider | None = None,
         logger_provider: LoggerProvider | None = None,
@@ -49,7 +51,7 @@ class WeaverInstrumentation:
             redact=_kernel_redact,
         )
         self.grants = GrantLedger()
-        self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session))
+        self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session), first_met)
         self.views = views
 
     def start_attributes(

@@ -78,7 +78,6 @@ def instrument_kernel(kernel: Any, **settings: Any) -> None:
                 activation.forget(kernel)
         _switch.add(kernel_class)
         _switch.update()
-        _warn_of_missing_seams(kernel)
 
 
 def uninstrument_kernel(kernel: Any) -> None:
@@ -111,7 +110,11 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     if config is None or settings:
         config = InstrumentationConfig.resolve({**_fields(config), **settings})
     return WeaverInstrumentation(
-        config, VIEWS, tracer_provider=tracer_provider, logger_provider=logger_provider
+        config,
+        VIEWS,
+        _warn_of_missing_seams,
+        tracer_provider=tracer_provider,
+        logger_provider=logger_provider,
     )
 
 

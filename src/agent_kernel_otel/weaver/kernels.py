@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -109,10 +110,14 @@ class KernelTable:
     Args:
         system: Value of ``agent_kernel.system``.
         sessions: Names the budget sessions.
+        first_met: Called with each kernel when it is met for the first time.
     """
 
-    def __init__(self, system: str, sessions: SessionNames) -> None:
+    def __init__(
+        self, system: str, sessions: SessionNames, first_met: Callable[[Any], None]
+    ) -> None:
         self._system = system
+        self._first_met = first_met
         self._sessions = sessions
         self._facts: ByKernel[KernelFacts] = ByKernel()
 
@@ -123,6 +128,7 @@ class KernelTable:
     def _learn(self, kernel: Any) -> KernelFacts:
         facts = KernelFacts(kernel, self._system)
         self._facts.put(kernel, facts)
+        self._first_met(kernel)
         return facts
 
     def session_of(self, kernel: Any) -> str | None:
