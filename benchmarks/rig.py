@@ -88,7 +88,7 @@ class Bench:
     """
 
     def __init__(self, library: Any, rows: int = 1, *, fail: bool = False) -> None:
-        self.library = library
+        self.weaver = library
         answer = [row(number) for number in range(rows)]
 
         def handler(_: Any) -> Any:
@@ -127,7 +127,7 @@ class Bench:
     async def failing_invoke(self) -> None:
         try:
             await self.invoke()
-        except self.library.DriverError:
+        except self.weaver.DriverError:
             return
         raise AssertionError("the driver was meant to fail")
 

@@ -64,7 +64,7 @@ def _main_help(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM, description="OpenTelemetry distro for agent kernels."
     )
-    from agent_kernel_otel._version import __version__  # noqa: PLC0415
+    from agent_kernel_otel._version import __version__  # noqa: PLC0415 - only for the help
 
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

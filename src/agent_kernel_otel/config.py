@@ -118,7 +118,7 @@ class InstrumentationConfig:
     capture_content: frozenset[str] = _setting(_content, _NO_CONTENT)
     capability_id_limit: int = _setting(_positive, 100)
     gen_ai_metrics: bool = _setting(_boolean, default=False)
-    session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009
+    session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009 - a field, not a shared value
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -25,7 +25,7 @@ def pressed_keys(on_key: Callable[[str], None]) -> Iterator[bool]:
     """
     try:
         import termios  # noqa: PLC0415 - not on every system
-        import tty  # noqa: PLC0415
+        import tty  # noqa: PLC0415 - likewise
 
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)

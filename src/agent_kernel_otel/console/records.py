@@ -214,3 +214,19 @@ def view_log(received: ReceivedLog) -> LogView:
 def _severity_name(number: int) -> str:
     names = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
     return names[(number - 1) // 4] if 1 <= number <= 24 else ""
+
+
+@dataclass(frozen=True)
+class TraceChange:
+    """A trace of which something new has arrived.
+
+    Attributes:
+        trace_id: 16 bytes.
+        has_root: Whether a span without parent is among what is new.
+        start_ns: Earliest start of a new span, in nanoseconds since 1970; None if only log
+            records are new.
+    """
+
+    trace_id: bytes
+    has_root: bool
+    start_ns: int | None

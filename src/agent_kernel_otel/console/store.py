@@ -12,7 +12,6 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
@@ -24,7 +23,7 @@ from agent_kernel_otel.console.indexing import (
     received_spans,
     span_rows,
 )
-from agent_kernel_otel.console.records import ReceivedLog, ReceivedSpan, Trace
+from agent_kernel_otel.console.records import ReceivedLog, ReceivedSpan, Trace, TraceChange
 from agent_kernel_otel.console.schema import StoreError, connect
 from agent_kernel_otel.console.series import POINT_TYPES, Series, add_delta, read_series
 from agent_kernel_otel.console.wire import LOGS, METRICS, SIGNALS, TRACES, Signal
@@ -37,22 +36,6 @@ DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 DEFAULT_MAX_SERIES: Final = 10_000
 
 _DECODED_ITEMS: Final = 8_000
-
-
-@dataclass(frozen=True)
-class TraceChange:
-    """A trace of which something new has arrived.
-
-    Attributes:
-        trace_id: 16 bytes.
-        has_root: Whether a span without parent is among what is new.
-        start_ns: Earliest start of a new span, in nanoseconds since 1970; None if only log
-            records are new.
-    """
-
-    trace_id: bytes
-    has_root: bool
-    start_ns: int | None
 
 
 class Store:
