@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "capture_content": frozenset(),
     "capability_id_limit": 100,
     "gen_ai_metrics": False,
+    "propagate_context": frozenset(),
+    "exit_timeout": 1.5,
     "session": None,
 }
 
@@ -57,6 +59,10 @@ BY_KEYWORD: list[tuple[str, Any, Any]] = [
     ("capability_id_limit", 1, 1),
     ("capability_id_limit", "250", 250),
     ("gen_ai_metrics", True, True),
+    ("propagate_context", {"http"}, frozenset({"http"})),
+    ("propagate_context", "http, MCP, federation", frozenset({"http", "mcp", "federation"})),
+    ("exit_timeout", 0, 0.0),
+    ("exit_timeout", 2.5, 2.5),
     ("session", "nightly", "nightly"),
     ("session", named, named),
 ]
@@ -71,6 +77,9 @@ BY_ENVIRONMENT: list[tuple[str, str, Any]] = [
     ("capture_content", "arguments,results", frozenset({"arguments", "results"})),
     ("capture_content", "none", frozenset()),
     ("capability_id_limit", "7", 7),
+    ("propagate_context", "mcp", frozenset({"mcp"})),
+    ("propagate_context", "none", frozenset()),
+    ("exit_timeout", "5", 5.0),
     ("session", "nightly", "nightly"),
 ]
 BAD: list[tuple[str, Any, str]] = [
@@ -88,6 +97,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("capability_id_limit", "1.5", "expected a whole number of at least 1"),
     ("capability_id_limit", "²", "expected a whole number of at least 1"),
     ("capability_id_limit", True, "expected a whole number of at least 1"),
+    ("propagate_context", "grpc", "federation, http, mcp"),
+    ("exit_timeout", "-1", "expected seconds, from 0 to 60"),
+    ("exit_timeout", "61", "expected seconds, from 0 to 60"),
+    ("exit_timeout", "soon", "expected seconds, from 0 to 60"),
+    ("exit_timeout", "nan", "expected seconds, from 0 to 60"),
+    ("exit_timeout", True, "expected seconds, from 0 to 60"),
     ("principal_hash_key", 5, "expected a text that is not empty"),
     ("principal_hash_key", " ", "expected a text that is not empty"),
     ("session", 5, "expected a text that is not empty"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -15,11 +16,14 @@ _logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "OTEL_AGENT_KERNEL_"
 
+_LONGEST_EXIT = 60
+
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 CONTENT_KINDS = frozenset({"arguments", "results", "goals", "justifications"})
+PROPAGATION_PATHS = frozenset({"http", "mcp", "federation"})
 
-_NO_CONTENT: frozenset[str] = frozenset()
+_NONE: frozenset[str] = frozenset()
 
 SessionNamer = Callable[[Any], str]
 
@@ -53,13 +57,28 @@ def _positive(value: Any) -> int:
     raise ValueError("expected a whole number of at least 1")
 
 
-def _content(value: Any) -> frozenset[str]:
-    if isinstance(value, str):
-        value = [] if value.strip().lower() in {"", "none"} else value.split(",")
-    kinds = [str(kind).strip().lower() for kind in value] if isinstance(value, Iterable) else ["?"]
-    if CONTENT_KINDS.issuperset(kinds):
-        return frozenset(kinds)
-    raise ValueError(f"expected none, or a list of {', '.join(sorted(CONTENT_KINDS))}")
+def _seconds(value: Any) -> float:
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if 0 <= seconds <= _LONGEST_EXIT:
+        return seconds
+    raise ValueError(f"expected seconds, from 0 to {_LONGEST_EXIT}")
+
+
+def _any_of(allowed: frozenset[str]) -> Callable[[Any], frozenset[str]]:
+    def read(value: Any) -> frozenset[str]:
+        if isinstance(value, str):
+            value = [] if value.strip().lower() in {"", "none"} else value.split(",")
+        named = (
+            [str(name).strip().lower() for name in value] if isinstance(value, Iterable) else ["?"]
+        )
+        if allowed.issuperset(named):
+            return frozenset(named)
+        raise ValueError(f"expected none, or a list of {', '.join(sorted(allowed))}")
+
+    return read
 
 
 def _text(value: Any) -> str | None:
@@ -102,6 +121,10 @@ class InstrumentationConfig:
             the metrics, which this version does not emit yet.
         gen_ai_metrics: Whether ``gen_ai.execute_tool.duration`` is emitted. Validated and kept
             for the metrics, which this version does not emit yet.
+        propagate_context: Into which requests of the kernel's own drivers the trace context is
+            written: any of ``http`` (headers), ``mcp`` (``_meta``), ``federation`` (headers).
+        exit_timeout: Seconds that the end of the process, or SIGTERM, may be held up to send what
+            is left; from 0 to 60. Read by the distro, from the environment or the file.
         session: Name of the budget session, or a callable that is given the kernel and returns
             it (by keyword only). Called once per kernel that has a budget.
 
@@ -115,9 +138,11 @@ class InstrumentationConfig:
     principal_id: str = _setting(_choice("raw", "hash", "off"), "raw")
     principal_hash_key: str | None = _setting(_text, None, repr=False)
     capture_exception_text: bool = _setting(_boolean, default=False)
-    capture_content: frozenset[str] = _setting(_content, _NO_CONTENT)
+    capture_content: frozenset[str] = _setting(_any_of(CONTENT_KINDS), _NONE)
     capability_id_limit: int = _setting(_positive, 100)
     gen_ai_metrics: bool = _setting(_boolean, default=False)
+    propagate_context: frozenset[str] = _setting(_any_of(PROPAGATION_PATHS), _NONE)
+    exit_timeout: float = _setting(_seconds, 1.5)
     session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009 - a field, not a shared value
 
     def __post_init__(self) -> None:
