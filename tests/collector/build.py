@@ -22,6 +22,8 @@ from tests.matrix.environments import CommandFailedError, cache
 
 MANIFEST: Final = Path(__file__).with_name("builder.yaml")
 _BUILDER: Final = "go.opentelemetry.io/collector/cmd/builder@v0.152.0"
+# Its own next step would ask for the test dependencies of all dependencies.
+_GENERATE_ONLY: Final = ("--skip-get-modules", "--skip-compilation", "--skip-strict-versioning")
 _INSTALLED_BY_HAND: Final = "/usr/local/go/bin"
 """Where Go's own installation instructions put it; many leave it out of their ``PATH``."""
 
@@ -55,11 +57,9 @@ def _build(binary: Path) -> None:
         source, made = Path(folder) / "source", Path(folder) / "otelcol"
         try:
             _go(go, Path(folder), "install", _BUILDER, GOBIN=folder)
-            # The builder's own next step asks for the test dependencies of all dependencies.
             _run(
                 Path(folder),
-                [f"{folder}/builder", "--config", str(MANIFEST)]
-                + ["--skip-get-modules", "--skip-compilation", "--skip-strict-versioning"],
+                [f"{folder}/builder", "--config", str(MANIFEST), *_GENERATE_ONLY],
             )
             _go(
                 go,
