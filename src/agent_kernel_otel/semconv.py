@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every name this package emits: spans, attributes, log events, and what each one means.
 
-The constants are what the code uses; the registries :data:`SPANS`, :data:`ATTRIBUTES` and
-:data:`EVENTS` are what the reference page (``docs/tracing.md``) and the conformance test read.
+The constants are what the code uses; the registries :data:`SPANS`, :data:`ATTRIBUTES`,
+:data:`EVENTS` and :data:`METRICS` are what the reference page (``docs/tracing.md``) and the conformance test read.
 A name that is not here is never emitted.
 
 ``gen_ai.*``, ``error.type``, ``exception.*`` and ``security_rule.name`` follow the OpenTelemetry
@@ -75,9 +75,29 @@ class EventDefinition:
     description: str
 
 
+@dataclass(frozen=True)
+class MetricDefinition:
+    """One metric.
+
+    Attributes:
+        name: The instrument's name.
+        instrument: Kind of instrument.
+        unit: Its unit (UCUM).
+        description: What it counts or measures.
+        attributes: Keys of its attributes.
+    """
+
+    name: str
+    instrument: str
+    unit: str
+    description: str
+    attributes: tuple[str, ...]
+
+
 SPANS: Final[dict[str, SpanDefinition]] = {}
 ATTRIBUTES: Final[dict[str, AttributeDefinition]] = {}
 EVENTS: Final[dict[str, EventDefinition]] = {}
+METRICS: Final[dict[str, MetricDefinition]] = {}
 
 
 def _span(name: str, opened_by: str, parent: str, level: Level = "info") -> str:
@@ -476,3 +496,22 @@ GEN_AI_TOOL_CALL_RESULT: Final = _attribute(
 EXECUTE_TOOL: Final = "execute_tool"
 """Value of :data:`GEN_AI_OPERATION_NAME`, and first word of the invoke span's name where
 ``span_naming`` is ``gen_ai``."""
+
+SIGNAL: Final = "agent_kernel.signal"
+DROP_REASON: Final = "agent_kernel.drop_reason"
+
+TELEMETRY_SENT: Final = MetricDefinition(
+    "agent_kernel.telemetry_sent",
+    "observable counter",
+    "{item}",
+    "Spans, log records and metric batches that the receiver has acknowledged.",
+    (SIGNAL,),
+)
+TELEMETRY_DROPPED: Final = MetricDefinition(
+    "agent_kernel.telemetry_dropped",
+    "observable counter",
+    "{item}",
+    "Spans, log records and metric batches that were lost, by reason.",
+    (SIGNAL, DROP_REASON),
+)
+METRICS.update({metric.name: metric for metric in (TELEMETRY_SENT, TELEMETRY_DROPPED)})

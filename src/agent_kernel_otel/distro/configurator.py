@@ -25,6 +25,7 @@ from opentelemetry.trace import get_tracer_provider
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from agent_kernel_otel.distro import defaults
+from agent_kernel_otel.distro.assembly import our_pipelines
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
 from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
@@ -57,7 +58,8 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
         _log_effective_configuration()
         if not defaults.is_set(os.environ, OTEL_CONFIG_FILE):
             kwargs = _with_ours(kwargs)
-        super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+        with our_pipelines(process_config().exit_timeout):
+            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         attend_exporting_handlers()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Final
 
 from opentelemetry.environment_variables import (
     OTEL_LOGS_EXPORTER,
     OTEL_METRICS_EXPORTER,
+    OTEL_PROPAGATORS,
     OTEL_TRACES_EXPORTER,
 )
 from opentelemetry.instrumentation.environment_variables import (
@@ -18,11 +20,21 @@ from opentelemetry.instrumentation.environment_variables import (
     OTEL_PYTHON_DISTRO,
 )
 from opentelemetry.sdk.environment_variables import (
+    OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
+    OTEL_BLRP_MAX_QUEUE_SIZE,
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+    OTEL_BSP_MAX_QUEUE_SIZE,
+    OTEL_EXPERIMENTAL_RESOURCE_DETECTORS,
+    OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE,
     OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_EXPORTER_OTLP_TIMEOUT,
+    OTEL_METRICS_EXEMPLAR_FILTER,
     OTEL_RESOURCE_ATTRIBUTES,
     OTEL_SDK_DISABLED,
     OTEL_SERVICE_NAME,
+    OTEL_TRACES_SAMPLER,
 )
+from opentelemetry.sdk.resources import ProcessResourceDetector
 
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.scrub import MASK, identifier, scrub_text
@@ -30,14 +42,34 @@ from agent_kernel_otel.scrub import MASK, identifier, scrub_text
 ENTRY_POINT: Final = "agent_kernel"
 """Name of our distro and of our configurator in the entry points."""
 
+
+def resource_detectors() -> str:
+    """Which of the SDK's resource detectors are asked; never one that would tell the arguments.
+
+    Before 1.45 that of the process adds the whole command line, which can hold secrets.
+    """
+    silent = "include_command_args" in signature(ProcessResourceDetector.__init__).parameters
+    return "host,os,process" if silent else "host,os"
+
+
 DEFAULTS: Final[Mapping[str, str]] = {
     OTEL_TRACES_EXPORTER: "otlp",
     OTEL_METRICS_EXPORTER: "otlp",
     OTEL_LOGS_EXPORTER: "otlp",
     OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+    OTEL_EXPORTER_OTLP_TIMEOUT: "3",
+    OTEL_BSP_MAX_QUEUE_SIZE: "16384",
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "128",
+    OTEL_BLRP_MAX_QUEUE_SIZE: "16384",
+    OTEL_BLRP_MAX_EXPORT_BATCH_SIZE: "128",
+    OTEL_METRICS_EXEMPLAR_FILTER: "trace_based",
+    OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: "cumulative",
+    OTEL_PROPAGATORS: "tracecontext,baggage",
+    OTEL_TRACES_SAMPLER: "parentbased_always_on",
+    OTEL_EXPERIMENTAL_RESOURCE_DETECTORS: resource_detectors(),
 }
-"""What is set where the user has set nothing. The endpoint is left to the exporter: its own
-default is localhost:4317."""
+"""What is set where the user has set nothing; ``docs/defaults.md`` has the reason for each. The
+endpoint is left to the exporter: its own default is localhost:4317."""
 
 _SECRET_VARIABLE: Final = re.compile(r"HEADERS|_KEY$|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SHOWN_PREFIX: Final = "OTEL_"
@@ -82,10 +114,7 @@ def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> d
         environ: Where the user's own attributes are looked up.
         command: The command line of the interpreter, ``sys.orig_argv``.
     """
-    pairs = environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
-    given = {pair.partition("=")[0].strip() for pair in pairs if pair.partition("=")[2].strip()}
-    if is_set(environ, OTEL_SERVICE_NAME):
-        given.add("service.name")
+    given = given_attributes(environ)
     attributes = {
         "telemetry.distro.name": "agent-kernel-otel",
         "telemetry.distro.version": __version__,
@@ -94,6 +123,13 @@ def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> d
     if name is not None:
         attributes["service.name"] = name
     return {key: value for key, value in attributes.items() if key not in given}
+
+
+def given_attributes(environ: Mapping[str, str]) -> set[str]:
+    """Keys of the resource attributes that the user has set."""
+    pairs = environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
+    given = {pair.partition("=")[0].strip() for pair in pairs if pair.partition("=")[2].strip()}
+    return given | {"service.name"} if is_set(environ, OTEL_SERVICE_NAME) else given
 
 
 def service_name(command: Sequence[str]) -> str | None:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SDK set up with our pipelines, by whatever sets it up: environment or configuration file.
+
+While it is being set up, the modules that do it find our processors, metric reader and providers
+under the SDK's own names. So all that OpenTelemetry reads (exporters, samplers, id generators,
+views, limits) is read by OpenTelemetry itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    ServiceInstanceIdResourceDetector,
+)
+from opentelemetry.sdk.trace import TracerProvider
+
+from agent_kernel_otel.distro import meter_state, own_metrics
+from agent_kernel_otel.distro.batching import BatchingLogRecordProcessor, BatchingSpanProcessor
+from agent_kernel_otel.distro.defaults import given_attributes
+from agent_kernel_otel.distro.lifecycle import lifecycle
+from agent_kernel_otel.distro.metric_reader import PunctualMetricReader
+from agent_kernel_otel.distro.notices import quieten_exporters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opentelemetry.sdk.resources import Resource
+
+_SET_UP_BY: Final = (
+    "opentelemetry.sdk._configuration",
+    "opentelemetry.configuration._tracer_provider",
+    "opentelemetry.configuration._meter_provider",
+    "opentelemetry.configuration._logger_provider",
+)
+
+
+@contextmanager
+def our_pipelines(exit_timeout: float) -> Iterator[None]:
+    """While this lasts, an SDK that is set up gets our pipelines.
+
+    Args:
+        exit_timeout: Seconds that the end of the process may be held up.
+    """
+    lifecycle.exit_timeout = exit_timeout
+    replaced: list[tuple[Any, str, Any]] = []
+    for module_name in _SET_UP_BY:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            continue  # the one for files is an extra
+        for name, ours in _SUBSTITUTES.items():
+            if hasattr(module, name):
+                replaced.append((module, name, getattr(module, name)))
+                setattr(module, name, ours)
+    try:
+        yield
+    finally:
+        for module, name, original in replaced:
+            setattr(module, name, original)
+        quieten_exporters()
+
+
+def _tracer_provider(*args: Any, **kwargs: Any) -> TracerProvider:
+    provider = TracerProvider(*args, **{**kwargs, "shutdown_on_exit": False})
+    _attend(provider, provider.resource)
+    return provider
+
+
+def _logger_provider(*args: Any, **kwargs: Any) -> LoggerProvider:
+    provider = LoggerProvider(*args, **{**kwargs, "shutdown_on_exit": False})
+    _attend(provider, provider.resource)
+    return provider
+
+
+def _meter_provider(*args: Any, **kwargs: Any) -> MeterProvider:
+    # An instrument that two views match is exported twice: a user's views go without ours.
+    if not kwargs.get("views"):
+        kwargs["views"] = meter_state.limiting_views()
+    provider = MeterProvider(*args, **{**kwargs, "shutdown_on_exit": False})
+    if not meter_state.HAS_LIMIT:
+        meter_state.limit_series(provider)
+    _attend(provider, provider._sdk_config.resource)
+    lifecycle.in_child(partial(meter_state.forget_measurements, provider))
+    own_metrics.register(provider)
+    return provider
+
+
+def _attend(provider: Any, resource: Resource) -> None:
+    lifecycle.at_end(provider.shutdown)
+    # SDKs before 1.45 give each process an id of its own, but a forked child its parent's.
+    if not hasattr(provider, "_handle_fork") and SERVICE_INSTANCE_ID not in given_attributes(
+        os.environ
+    ):
+        lifecycle.in_child(partial(_renew_instance_id, resource))
+
+
+def _renew_instance_id(resource: Resource) -> None:
+    # Tracers and loggers hold this object, so that it must change in place.
+    attributes: Any = resource.attributes
+    attributes._dict.update(ServiceInstanceIdResourceDetector().detect().attributes)
+
+
+_SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
+    "BatchSpanProcessor": BatchingSpanProcessor,
+    "BatchLogRecordProcessor": BatchingLogRecordProcessor,
+    "PeriodicExportingMetricReader": PunctualMetricReader,
+    "TracerProvider": _tracer_provider,
+    "LoggerProvider": _logger_provider,
+    "MeterProvider": _meter_provider,
+}

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipelines of the process through its life: flushing, SIGTERM, forking, and the end.
+
+What is promised: whatever the receiver does, the process ends within two seconds of its own end,
+with its own exit code; SIGTERM does what it did before; a forked child neither hangs nor sends
+what is its parent's; and all that was not sent is counted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import wrapt
+
+from agent_kernel_otel.distro.ledger import METRICS, ledger
+from agent_kernel_otel.distro.notices import notices
+from agent_kernel_otel.faults import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from agent_kernel_otel.distro.worker import Pipeline
+
+FORK_WAIT: Final = 0.25
+"""Seconds that a fork waits for a request in flight before it is interrupted."""
+REPORT_VARIABLE: Final = "AGENT_KERNEL_OTEL_REPORT"
+"""Names a file to which each process writes what became of its telemetry."""
+_AFTER_ALL_OTHERS: Final = -1000
+"""Priority among the finalizers of a child of ``multiprocessing``."""
+
+
+class Lifecycle:
+    """All pipelines of this process.
+
+    Attributes:
+        exit_timeout: Seconds that the end of the process may be held up.
+        pipelines: Those in use.
+    """
+
+    def __init__(self) -> None:
+        self.exit_timeout = 1.5
+        self.pipelines: list[Pipeline] = []
+        self._at_end: list[Callable[[], Any]] = []
+        self._in_child: list[Callable[[], Any]] = []
+        self._installed = False
+        self._sigterm: Any = signal.SIG_DFL
+        self._ending = threading.Lock()
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Take care of a pipeline from now on."""
+        self.pipelines.append(pipeline)
+        if not self._installed:
+            self._installed = True
+            atexit.register(self.end)
+            wrapt.register_post_import_hook(self._attend_children, "multiprocessing.util")
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(
+                    before=self._before_fork,
+                    after_in_parent=self._after_fork_in_parent,
+                    after_in_child=self._after_fork_in_child,
+                )
+            self._attend_sigterm()
+
+    def at_end(self, action: Callable[[], Any]) -> None:
+        """Have something done at the end, once the pipelines are closed."""
+        self._at_end.append(action)
+
+    def in_child(self, action: Callable[[], Any]) -> None:
+        """Have something done in every forked child."""
+        self._in_child.append(action)
+
+    def started(self) -> None:
+        """Collect metrics once at the start, so that a job of a second is seen to begin at 0."""
+        for pipeline in self.pipelines:
+            if pipeline.delivery.account.signal == METRICS:
+                pipeline.wake()
+
+    def flush(self, timeout: float) -> bool:
+        """Send all that there is.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether all of it was sent, and acknowledged, in that time.
+        """
+        deadline = time.monotonic() + timeout
+        lost = _lost()
+        requests = [pipeline.begin_flush() for pipeline in self.pipelines]
+        return all(request.wait(deadline) for request in requests) and _lost() == lost
+
+    def end(self) -> None:
+        """Send what is left within ``exit_timeout``, and sum up what was lost. Once only."""
+        if not self._ending.acquire(blocking=False):
+            return
+        try:
+            self._close()
+            for action in self._at_end:
+                action()
+            notices.summarize()
+            if REPORT_VARIABLE in os.environ:
+                from agent_kernel_otel.distro.report import write_report_if_asked  # noqa: PLC0415 - seldom asked
+
+                write_report_if_asked()
+        except Exception:
+            faults.swallow("ending telemetry")
+
+    def _close(self) -> None:
+        now = time.monotonic()
+        deadline = now + self.exit_timeout
+        # Metrics come last, because they tell what became of the others.
+        metrics = [p for p in self.pipelines if p.delivery.account.signal == METRICS]
+        others = [p for p in self.pipelines if p not in metrics]
+        for pipeline in others:
+            pipeline.begin_close()
+        for pipeline in others:
+            pipeline.wait(now + self.exit_timeout / 2 if metrics else deadline)
+        for pipeline in metrics:
+            pipeline.begin_close()
+        for pipeline in (*metrics, *others):
+            pipeline.end_close(deadline)
+
+    # --- SIGTERM ---
+
+    def _attend_sigterm(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._sigterm = signal.getsignal(signal.SIGTERM)
+        # None is a handler that was not set by Python; who ignores the signal goes on to do so.
+        if self._sigterm not in {None, signal.SIG_IGN}:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        previous = self._sigterm
+        # The first process of a container is not ended by a signal, and an app's own handler
+        # takes its time: what they do meanwhile is still to be sent.
+        goes_on = callable(previous) or os.getpid() == 1
+        action = (lambda: self.flush(self.exit_timeout)) if goes_on else self.end
+        # The main thread may hold any lock right now, such as that of a log handler.
+        thread = threading.Thread(target=action, name="OtelSigterm", daemon=True)
+        thread.start()
+        thread.join(self.exit_timeout + 2 * FORK_WAIT)
+        if callable(previous):
+            previous(signum, frame)
+        else:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    # --- fork ---
+
+    def _before_fork(self) -> None:
+        deadline = time.monotonic() + FORK_WAIT
+        for pipeline in self.pipelines:
+            wait = max(0.0, deadline - time.monotonic())
+            _safely(partial(pipeline.delivery.wire.before_fork, wait))
+
+    def _after_fork_in_parent(self) -> None:
+        for pipeline in self.pipelines:
+            _safely(pipeline.delivery.wire.after_fork_in_parent)
+
+    def _after_fork_in_child(self) -> None:
+        self._ending = threading.Lock()
+        notices.reset()
+        for action in self._in_child:
+            _safely(action)
+        for pipeline in self.pipelines:
+            _safely(pipeline.after_fork_in_child)
+
+    def _attend_children(self, util: Any) -> None:
+        # Such a child ends without the interpreter's own exit handlers, and forgets at its start
+        # whatever finalizers its parent had.
+        util.register_after_fork(
+            self,
+            lambda lifecycle: util.Finalize(None, lifecycle.end, exitpriority=_AFTER_ALL_OTHERS),
+        )
+
+
+def _safely(action: Callable[[], Any]) -> None:
+    try:
+        action()
+    except Exception:
+        faults.swallow("forking a process")
+
+
+def _lost() -> int:
+    return sum(totals.lost for totals in ledger.snapshot().values())
+
+
+lifecycle: Final = Lifecycle()
+"""The life of this process."""
