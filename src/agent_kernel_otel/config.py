@@ -12,11 +12,14 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from agent_kernel_otel.config_file import PLACE, Block, config_file
+
 _logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "OTEL_AGENT_KERNEL_"
 
 _LONGEST_EXIT = 60
+_ENABLED = "enabled"
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -34,6 +37,8 @@ class ConfigurationError(ValueError):
 
 def _choice(*allowed: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
+        if value is False:
+            value = "off"  # which is what YAML makes of the bare word
         if isinstance(value, str) and value.strip().lower() in allowed:
             return value.strip().lower()
         raise ValueError(f"expected one of {', '.join(allowed)}")
@@ -71,9 +76,9 @@ def _any_of(allowed: frozenset[str]) -> Callable[[Any], frozenset[str]]:
     def read(value: Any) -> frozenset[str]:
         if isinstance(value, str):
             value = [] if value.strip().lower() in {"", "none"} else value.split(",")
-        named = (
-            [str(name).strip().lower() for name in value] if isinstance(value, Iterable) else ["?"]
-        )
+        # Of a mapping the keys alone would count, those that it says false of too.
+        listed = isinstance(value, Iterable) and not isinstance(value, Mapping)
+        named = [str(name).strip().lower() for name in value] if listed else ["?"]
         if allowed.issuperset(named):
             return frozenset(named)
         raise ValueError(f"expected none, or a list of {', '.join(sorted(allowed))}")
@@ -98,10 +103,12 @@ def _setting(read: Callable[[Any], Any], default: Any, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class InstrumentationConfig:
-    """The settings of the instrumentation; the same ones by keyword and by environment.
+    """The settings of the instrumentation; the same ones by keyword, file and environment.
 
-    Each field can be given by keyword, or by the environment variable ``OTEL_AGENT_KERNEL_``
-    plus its upper-case name. A keyword wins over the environment.
+    Each field can be given by keyword; in the file that ``OTEL_CONFIG_FILE`` names, under
+    ``instrumentation/development.python.weaver_kernel``; or by the environment variable
+    ``OTEL_AGENT_KERNEL_`` plus its upper-case name. A keyword wins over the file, and the file
+    over the environment.
 
     Attributes:
         span_level: ``info`` for the operations and their policy, driver and firewall spans;
@@ -152,17 +159,24 @@ class InstrumentationConfig:
 
     @classmethod
     def resolve(
-        cls, settings: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+        cls,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        block: Block | None = None,
     ) -> InstrumentationConfig:
-        """The configuration that keywords and environment give together.
+        """The configuration that keywords, file and environment give together.
 
-        A keyword wins over the environment. A bad value in the environment is reported once in
-        the log and its default is used, because an app must not fail over a variable; a bad
-        keyword is the caller's mistake and raises.
+        A keyword wins over the file, and the file over the environment. A bad value in the file
+        or in the environment is reported once in the log and the next source or the default is
+        used, because an app must not fail over it; a bad keyword is the caller's mistake and
+        raises.
 
         Args:
             settings: Settings by keyword; those that are ``None`` count as not given.
-            environ: Where to look up ``OTEL_AGENT_KERNEL_*``; the process's by default.
+            environ: Where to look up ``OTEL_AGENT_KERNEL_*`` and ``OTEL_CONFIG_FILE``; the
+                process's by default.
+            block: The settings of a file; by default those of the file that the environment
+                names.
 
         Raises:
             ConfigurationError: A keyword is unknown or its value cannot be read.
@@ -170,20 +184,26 @@ class InstrumentationConfig:
         # The instrumentation and the distro both read the process's: it is reported on once.
         report = _report_once if environ is None else _report
         environ = os.environ if environ is None else environ
+        block = block or _block_of_the_file(environ)
         given = {name: value for name, value in (settings or {}).items() if value is not None}
         known = {setting.name: setting for setting in fields(cls)}
         for name in given.keys() - known.keys():
             raise ConfigurationError(f"unknown setting {name!r}{_did_you_mean(name, known)}")
         for name, setting in known.items():
-            variable = variable_of(name)
-            text = environ.get(variable, "").strip()
-            if name in given or not text:
+            if name in given:
                 continue
-            try:
-                given[name] = _read(setting, text, variable)
-            except ConfigurationError as error:
-                report(logging.ERROR, f"{error}; the default {setting.default!r} is used")
-        for unknown in _unknown_variables(environ, known):
+            problems = []
+            used = f"the default {setting.default!r}"
+            for source, value in _sources(name, environ, block):
+                problem = _problem(setting, value, source)
+                if problem is None:
+                    given[name] = value
+                    used = f"{source}={_shown(setting, value)}"
+                    break
+                problems.append(problem)
+            for problem in problems:
+                report(logging.ERROR, f"{problem}; {used} is used")
+        for unknown in (*_unknown_options(block, known), *_unknown_variables(environ, known)):
             report(logging.WARNING, unknown)
         return cls(**given)
 
@@ -193,13 +213,70 @@ def variable_of(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
+def is_enabled(block: Block) -> bool:
+    """Whether the settings of a file leave the instrumentation on."""
+    value = block.options.get(_ENABLED, True)
+    try:
+        return _boolean(value)
+    except ValueError as error:
+        _report_once(
+            logging.ERROR,
+            f"{_option(block, _ENABLED)}={value!r} cannot be read: {error}; the default True is used",
+        )
+        return True
+
+
+def _block_of_the_file(environ: Mapping[str, str]) -> Block | None:
+    file = config_file(environ)
+    return file.block if file is not None else None
+
+
+def _sources(
+    name: str, environ: Mapping[str, str], block: Block | None
+) -> Iterator[tuple[str, Any]]:
+    """What a setting is given, and where, besides by keyword; what wins comes first."""
+    if block is not None and block.options.get(name) is not None:
+        yield _option(block, name), block.options[name]
+    variable = variable_of(name)
+    text = environ.get(variable, "").strip()
+    if text:
+        yield variable, text
+
+
+def _option(block: Block, name: str) -> str:
+    return f"{block.source}: {PLACE}.{name}"
+
+
 def _read(setting: Field[Any], value: Any, source: str) -> Any:
     try:
         return setting.metadata["read"](value)
     except ValueError as error:
-        # A key is a secret: its value must not be repeated in a message.
-        shown = "***" if setting.name == "principal_hash_key" else repr(value)
-        raise ConfigurationError(f"{source}={shown} cannot be read: {error}") from None
+        raise ConfigurationError(
+            f"{source}={_shown(setting, value)} cannot be read: {error}"
+        ) from None
+
+
+def _problem(setting: Field[Any], value: Any, source: str) -> str | None:
+    try:
+        _read(setting, value, source)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _shown(setting: Field[Any], value: Any) -> str:
+    # A key is a secret: its value must not be repeated in a message.
+    return "***" if setting.name == "principal_hash_key" else repr(value)
+
+
+def _unknown_options(block: Block | None, known: Iterable[str]) -> Iterator[str]:
+    options = [*known, _ENABLED]
+    if block is None:
+        return
+    for name in block.options:
+        if name not in options:
+            hint = _did_you_mean(str(name), options)
+            yield f"unknown setting {_option(block, name)} is ignored{hint}"
 
 
 def _unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:

@@ -10,9 +10,10 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from agent_kernel_otel.config import InstrumentationConfig
+if TYPE_CHECKING:
+    from agent_kernel_otel.config import InstrumentationConfig
 
 IDENTIFIER_LIMIT: Final = 256
 """Longest id that leaves, in characters."""

@@ -34,7 +34,7 @@ class Selection:
     Attributes:
         configures: Name of the distribution that sets up the SDK; ``None`` where none does.
         reason: Why, in one sentence.
-        ours: Whether it is this package.
+        ours: Whether it is this package; see :attr:`our_defaults` too.
         notice: What the user is told, and what to set for another choice; ``None`` where the
             choice was the user's own or there was none to make.
         distro: The distro that sets the defaults and loads the instrumentors; ``None`` for
@@ -53,6 +53,11 @@ class Selection:
     def our_distro(self) -> bool:
         """Whether our distro is the one that loads the instrumentors."""
         return self.distro is not None and is_ours(self.distro)
+
+    @property
+    def our_defaults(self) -> bool:
+        """Whether our defaults are set: they go with our set-up, and another one has its own."""
+        return self.ours and self.our_distro
 
 
 def select(
@@ -133,27 +138,20 @@ def _reason(
     """Why it is that one, and what the user is told of it."""
     asked = environ.get(OTEL_PYTHON_CONFIGURATOR)
     if asked is not None:
-        reason = f"{OTEL_PYTHON_CONFIGURATOR}={asked}"
-        if configures is not None:
-            return reason, None
-        reason += " names none that is installed"
-        notice = f"{reason}: OpenTelemetry is not configured; ours is {ENTRY_POINT}"
-        return reason, None if asked == _DELIBERATELY_NONE else notice
+        consequence = (
+            f"OpenTelemetry is not configured; the configurator of {OURS} is {ENTRY_POINT}"
+        )
+        return _as_asked(OTEL_PYTHON_CONFIGURATOR, asked, consequence, found=configures is not None)
     asked = environ.get(OTEL_PYTHON_DISTRO)
     if asked is not None:
-        reason = f"{OTEL_PYTHON_DISTRO}={asked}"
-        if distro is not None:
-            return reason, None
-        reason += " names none that is installed"
         installed = ", ".join(sorted({f"{one.name} of {_owner(one)}" for one in distros}))
-        notice = f"{reason}, so that no defaults are set; there are: {installed}"
-        return reason, None if asked == _DELIBERATELY_NONE else notice
+        consequence = f"no defaults are set; there are {installed}"
+        return _as_asked(OTEL_PYTHON_DISTRO, asked, consequence, found=distro is not None)
     if configures is None:
         return "no configurator is installed", None
-    if not others:
-        return "no other distro is installed", None
     if configures == OURS:
-        return f"{', '.join(others)} has no configurator", None
+        without = f"{', '.join(others)} has no configurator"
+        return without if others else "no other distro is installed", None
     reason = f"it is installed beside {OURS}"
     if len(others) > 1:
         reason = f"it is the first found of {', '.join(others)}, which are installed beside {OURS}"
@@ -161,3 +159,13 @@ def _reason(
         f"{configures} configures OpenTelemetry, because {reason}; the instrumentations of {OURS} "
         f"are loaded all the same. For its set-up set {OTEL_PYTHON_DISTRO}={ENTRY_POINT}"
     )
+
+
+def _as_asked(
+    variable: str, asked: str, consequence: str, *, found: bool
+) -> tuple[str, str | None]:
+    reason = f"{variable}={asked}"
+    if found:
+        return reason, None
+    reason += " names none that is installed"
+    return reason, None if asked == _DELIBERATELY_NONE else f"{reason}: {consequence}"
