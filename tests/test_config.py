@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "capability_id_limit": 100,
     "gen_ai_metrics": False,
     "propagate_context": frozenset(),
-    "exit_timeout": 1.5,
+    "exit_timeout": 1.2,
     "session": None,
 }
 

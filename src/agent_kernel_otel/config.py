@@ -149,7 +149,7 @@ class InstrumentationConfig:
     capability_id_limit: int = _setting(_positive, 100)
     gen_ai_metrics: bool = _setting(_boolean, default=False)
     propagate_context: frozenset[str] = _setting(_any_of(PROPAGATION_PATHS), _NONE)
-    exit_timeout: float = _setting(_seconds, 1.5)
+    exit_timeout: float = _setting(_seconds, 1.2)
     session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009 - a field, not a shared value
 
     def __post_init__(self) -> None:

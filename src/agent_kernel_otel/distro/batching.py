@@ -48,6 +48,7 @@ class BatchPipeline(Pipeline, Generic[T]):
         self._queue: deque[T] = deque()
         self._queue_size = batching.queue_size
         self._batch_size = batching.batch_size
+        self._last_batch_size = batching.last_batch_size
         super().__init__(name, delivery, batching.delay)
 
     def put(self, item: T) -> None:
@@ -75,7 +76,7 @@ class BatchPipeline(Pipeline, Generic[T]):
         # What comes in meanwhile is for the next time: else a busy app would keep a flush waiting.
         left = len(self._queue) if everything else 0
         while left > 0 or len(self._queue) >= self._batch_size:
-            batch = self._take(self._batch_size)
+            batch = self._take(self._last_batch_size if self.closed else self._batch_size)
             if not batch:
                 return
             left -= len(batch)

@@ -85,13 +85,14 @@ class Delivery:
             self.account.settle(sent=size - refused, refused=refused)
             if not refused:
                 return
-            heard = [answer.error or "the receiver accepted a part only"]
+            heard.append(answer.error or "the receiver accepted a part only")
         elif answer.came:
             self.account.settle(refused=size)
         else:
             self.account.settle(**{reason: size})
-        if heard:
-            self.account.last_error = scrub_text(heard[-1])
+        causes = [line for line in heard if "shutdown" not in line.lower()]
+        if causes:  # that the end has interrupted an attempt is not why the attempt failed
+            self.account.last_error = scrub_text(causes[-1])
 
     def shut(self) -> None:
         """Shut the exporter down, which ends its waiting between two attempts."""

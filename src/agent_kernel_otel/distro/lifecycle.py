@@ -45,7 +45,7 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self.exit_timeout = 1.5
+        self.exit_timeout = 1.2
         self.pipelines: list[Pipeline] = []
         self._at_end: list[Callable[[], Any]] = []
         self._in_child: list[Callable[[], Any]] = []
@@ -195,3 +195,8 @@ def _lost() -> int:
 
 lifecycle: Final = Lifecycle()
 """The life of this process."""
+
+
+def started() -> None:
+    """Called by the loader when all instrumentations are active."""
+    lifecycle.started()

@@ -62,29 +62,29 @@ class Notices:
         if lost > self._told:
             self._told = lost
             _logger.warning(
-                "%s: %s; the app is not affected, and `agent-kernel-otel doctor` tells why",
+                "%s: %s. The app is not affected; `agent-kernel-otel doctor` tells why",
                 headline,
                 summary(snapshot),
             )
 
 
 def summary(snapshot: Mapping[str, Totals]) -> str:
-    """What was lost of each signal, where it should have gone, and the last error, in one line."""
-    return "; ".join(
-        _of_signal(signal, totals) for signal, totals in snapshot.items() if totals.lost
-    )
+    """What was lost of each signal and how, and the last error of the first, in one line."""
+    lossy = {signal: totals for signal, totals in snapshot.items() if totals.lost}
+    line = ", ".join(_of_signal(signal, totals) for signal, totals in lossy.items())
+    for totals in lossy.values():
+        if totals.last_error:
+            return f"{line}; {totals.endpoint or 'the exporter'}: {totals.last_error.rstrip('.')}"
+    return line
 
 
 def _of_signal(signal: str, totals: Totals) -> str:
     reasons = {"refused": totals.refused} if totals.refused else {}
     reasons |= {_WORDS.get(reason, reason): n for reason, n in totals.dropped.items()}
-    line = f"{totals.lost} of {totals.ended} {_ITEMS.get(signal, signal)} ("
-    line += ", ".join(f"{n} {reason}" for reason, n in reasons.items()) + ")"
-    if totals.endpoint:
-        line += f" for {totals.endpoint}"
-    if totals.last_error:
-        line += f": {totals.last_error}"
-    return line
+    how = ", ".join(
+        f"{n} {reason}" if len(reasons) > 1 else reason for reason, n in reasons.items()
+    )
+    return f"{totals.lost} of {totals.ended} {_ITEMS.get(signal, signal)} ({how})"
 
 
 class _Complaints(threading.local):

@@ -27,6 +27,9 @@ QUEUE_SIZE: Final = 16384
 """Items that wait at most: a burst of 8,000 spans fits, and 48 MB are the worst case."""
 BATCH_SIZE: Final = 128
 """Items in a request: to encode 512, as the SDK does, keeps the interpreter's lock for 10 ms."""
+_LAST_BATCH_SIZE: Final = 512
+"""At the end, when the lock is nobody else's, fewer requests count for more; only where the user
+has not set a size."""
 _SPAN_DELAY: Final = 5000.0
 _LOG_DELAY: Final = 1000.0
 _METRIC_INTERVAL: Final = 60_000.0
@@ -45,6 +48,11 @@ class Batching:
     queue_size: int
     batch_size: int
     delay: float
+
+    @property
+    def last_batch_size(self) -> int:
+        """Items in one request when the process ends."""
+        return _LAST_BATCH_SIZE if self.batch_size == BATCH_SIZE else self.batch_size
 
     @classmethod
     def of_spans(
