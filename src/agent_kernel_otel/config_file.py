@@ -42,6 +42,25 @@ class Block:
     options: Mapping[str, Any]
 
 
+@dataclass(init=False)
+class Declared:
+    """Our settings as OpenTelemetry hands them over where it reads the file itself.
+
+    An instrumentor with such a class as its ``configuration`` is given the class's fields by
+    keyword. This one has a single field, so that they come together and as the file has them.
+    """
+
+    declared: Mapping[str, Any]
+
+    def __init__(self, /, **options: Any) -> None:
+        self.declared = options
+
+    @staticmethod
+    def as_block(options: Mapping[str, Any]) -> Block:
+        """What the field holds, with the file that it is from."""
+        return Block(os.environ.get(VARIABLE, "").strip() or "declarative configuration", options)
+
+
 @dataclass(frozen=True)
 class ConfigFile:
     """A configuration file as it was read.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry._logs import get_logger_provider
@@ -22,45 +23,81 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.trace import get_tracer_provider
-from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
+from agent_kernel_otel.config_file import ConfigFile, config_file, explain
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.assembly import our_pipelines
+from agent_kernel_otel.distro.declarative import configure_from
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
+from agent_kernel_otel.distro.hints import (
+    do_not_claim_to_have_configured,
+    explain_refused_providers,
+)
+from agent_kernel_otel.distro.selection import select
 from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
 _logger = logging.getLogger(__name__)
 
 _API: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 _UNNAMED: Final = "unknown_service"
+_AUTO_VERSION: Final = "telemetry.auto.version"
 
 
 class AgentKernelConfigurator(_OTelSDKConfigurator):
-    """Sets up the SDK from ``OTEL_*``, as OpenTelemetry itself would, and adds to it.
+    """Sets up the SDK as OpenTelemetry itself would, and adds to it.
 
-    It adds a name for the service where the user has given none, the distro's name and version,
-    and :class:`~agent_kernel_otel.weaver.logs.KernelLogProcessor` in front of the exporters. It
-    does nothing where ``OTEL_SDK_DISABLED`` is true or where the app has set up providers of its
-    own before, and gives way to the configurator of a distro that ``OTEL_PYTHON_DISTRO`` names.
+    It does so from the file that ``OTEL_CONFIG_FILE`` names, or else from ``OTEL_*``. It adds a
+    name for the service where the user has given none, the distro's name and version, and
+    :class:`~agent_kernel_otel.weaver.logs.KernelLogProcessor` in front of the exporters. It does
+    nothing where ``OTEL_SDK_DISABLED`` is true or where the app has set up providers of its own
+    before, and gives way to the configurator that :func:`.selection.select` names.
     """
 
     def _configure(self, **kwargs: Any) -> None:
-        if defaults.is_disabled(os.environ):
-            _logger.debug("OTEL_SDK_DISABLED is true: nothing is configured")
+        selection = select(os.environ)
+        chosen = selection.configurator
+        if selection.configures is None:
+            _logger.debug("nothing is configured: %s", selection.reason)
             return
-        chosen = _configurator_of(defaults.other_distro(os.environ))
-        if chosen is not None:
+        if chosen is not None and not selection.ours:
+            do_not_claim_to_have_configured()
             chosen.load()().configure(**kwargs)
             return
         if _app_has_providers():
             _logger.info("the app has set up OpenTelemetry itself: nothing is configured")
             return
         _log_effective_configuration()
-        if not defaults.is_set(os.environ, OTEL_CONFIG_FILE):
-            kwargs = _with_ours(kwargs)
-        with our_pipelines(process_config().exit_timeout):
-            super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+        file = config_file(os.environ)
+        if file is None:
+            self._configure_from_environment(kwargs)
+        else:
+            _configure_from_file(file, kwargs)
         attend_exporting_handlers()
+        explain_refused_providers()
+
+    def _configure_from_environment(self, kwargs: dict[str, Any]) -> None:
+        with our_pipelines(process_config().exit_timeout):
+            super()._configure(**_with_ours(kwargs))  # type: ignore[no-untyped-call]
+
+
+def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
+    if file.problem is not None:
+        # Nothing at all, rather than data that goes where the user has not said.
+        _logger.error("%s; OpenTelemetry is not set up, and the app runs without it", file.problem)
+        return
+    version = kwargs.get("auto_instrumentation_version")
+    try:
+        with our_pipelines(process_config().exit_timeout):
+            configure_from(file.model, {_AUTO_VERSION: version} if version else {})
+    except Exception as error:
+        how = "in part only" if _app_has_providers() else "not"
+        _logger.error(  # noqa: TRY400 - the cause in one line, and no traceback
+            "%s=%s cannot be used: %s; OpenTelemetry is %s set up, and the app goes on",
+            OTEL_CONFIG_FILE,
+            file.path,
+            explain(error),
+            how,
+        )
 
 
 def _with_ours(given: dict[str, Any]) -> dict[str, Any]:
@@ -92,17 +129,6 @@ def _app_has_providers() -> bool:
         )
         if variable not in os.environ
     )
-
-
-def _configurator_of(distro: str | None) -> EntryPoint | None:
-    """The configurator that comes with a distro."""
-    if distro is None:
-        return None
-    for named in entry_points(group="opentelemetry_distro", name=distro):
-        for configurator in entry_points(group="opentelemetry_configurator"):
-            if named.dist and configurator.dist and named.dist.name == configurator.dist.name:
-                return configurator
-    return None
 
 
 def _log_effective_configuration() -> None:

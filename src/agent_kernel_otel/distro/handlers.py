@@ -48,13 +48,14 @@ def _keep_the_last_resort(handler: logging.Handler) -> None:
     def emit_and_print(record: logging.LogRecord) -> None:
         emit(record)
         last = logging.lastResort
-        if last is not None and record.levelno >= last.level and not _is_handled(record.name):
+        if last is not None and record.levelno >= last.level and not is_printed(record.name):
             last.handle(record)
 
     handler.emit = emit_and_print  # type: ignore[method-assign]
 
 
-def _is_handled(name: str) -> bool:
+def is_printed(name: str) -> bool:
+    """Whether any handler that a logger's records reach does more than export them."""
     logger: logging.Logger | None = logging.getLogger(name)
     while logger is not None:
         if not all(map(_exports, logger.handlers)):

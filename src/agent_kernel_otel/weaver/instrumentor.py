@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Collection, Mapping
 from threading import RLock
 from typing import Any, Final
 
 import wrapt
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
+from opentelemetry.instrumentation.environment_variables import (
+    OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
+)
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # fmt: skip
 
-from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
+from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig, is_enabled
+from agent_kernel_otel.config_file import BLOCK, Declared, config_file
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.weaver.activation import activation
 from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
@@ -27,6 +33,8 @@ _LOADER_KEYWORDS: Final = frozenset(
     {"skip_dep_check", "raise_exception_on_conflict", "meter_provider"}
 )
 """What OpenTelemetry's loader and conventions pass besides our settings."""
+_AUTOMATIC: Final = frozenset({"skip_dep_check", "declared"})
+"""What the loader, and the configuration file, pass and nobody else."""
 
 
 class KernelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -34,19 +42,42 @@ class KernelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     Keywords of ``instrument()``: ``tracer_provider`` and ``logger_provider`` (the global ones by
     default), ``config`` (an :class:`InstrumentationConfig`), or its settings one by one, which
-    win over ``OTEL_AGENT_KERNEL_*``. An unknown keyword or a value that cannot be read raises
-    :class:`agent_kernel_otel.ConfigurationError`.
+    win over the configuration file and ``OTEL_AGENT_KERNEL_*``. An unknown keyword or a value that
+    cannot be read raises :class:`agent_kernel_otel.ConfigurationError`.
     """
+
+    configuration = Declared
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The distribution of both import names, ``weaver_kernel`` and ``agent_kernel``."""
         return ("weaver-kernel >=0.3.0",)
 
+    def instrument(self, **kwargs: Any) -> None:
+        """Trace all kernels; for the keywords see the class.
+
+        Where OpenTelemetry's loader or configuration file does it, one of them is enough, either
+        can be told not to, and a fault of ours does not stop what they do next.
+        """
+        if not _AUTOMATIC & kwargs.keys():
+            super().instrument(**kwargs)
+        elif _is_wanted(kwargs) and not self.is_instrumented_by_opentelemetry:
+            try:
+                super().instrument(**kwargs)
+            except (ConfigurationError, DependencyConflictError):
+                raise
+            except Exception:
+                faults.swallow("switching the instrumentation on")
+
     def _instrument(self, **kwargs: Any) -> None:
         instrumentation = _configured(kwargs)
         with _switch.lock:
             activation.everywhere = instrumentation
-            _switch.update()
+            try:
+                _switch.update()
+            except BaseException:
+                # The base class would refuse to uninstrument what it takes for not instrumented.
+                self._uninstrument()
+                raise
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
         with _switch.lock:
@@ -98,17 +129,28 @@ def uninstrument_kernel(kernel: Any) -> None:
         _switch.update()
 
 
+def _is_wanted(kwargs: Mapping[str, Any]) -> bool:
+    """Whether what is not said to the one that switches us on does not forbid it."""
+    if "declared" in kwargs:
+        disabled = os.environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").split(",")
+        return not {BLOCK, "*"} & {name.strip() for name in disabled}
+    file = config_file()
+    return file is None or file.block is None or is_enabled(file.block)
+
+
 def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     settings = {name: value for name, value in settings.items() if name not in _LOADER_KEYWORDS}
     tracer_provider = settings.pop("tracer_provider", None)
     logger_provider = settings.pop("logger_provider", None)
     config = settings.pop("config", None)
+    declared = settings.pop("declared", None)
+    block = Declared.as_block(declared) if declared is not None else None
     if config is not None and not isinstance(config, InstrumentationConfig):
         raise ConfigurationError(
             f"config is a {type(config).__name__}; expected an InstrumentationConfig"
         )
     if config is None or settings:
-        config = InstrumentationConfig.resolve({**_fields(config), **settings})
+        config = InstrumentationConfig.resolve({**_fields(config), **settings}, block=block)
     return WeaverInstrumentation(
         config,
         VIEWS,
