@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, distribution, entry_points, version
+from inspect import signature
 
 import pytest
 from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
@@ -19,7 +20,10 @@ OURS = [
     ("opentelemetry_instrumentor", "weaver_kernel", BaseInstrumentor),
     ("opentelemetry_distro", "agent_kernel", BaseDistro),
     ("opentelemetry_configurator", "agent_kernel", _BaseConfigurator),
-    ("opentelemetry_pre_instrument", "agent_kernel", type(None)),
+]
+HOOKS = [
+    ("opentelemetry_pre_instrument", "agent_kernel"),
+    ("opentelemetry_post_instrument", "agent_kernel"),
 ]
 
 
@@ -58,9 +62,14 @@ def test_each_entry_point_makes_what_its_group_asks_for(group: str, name: str, k
     assert isinstance(_named(group, name).load()(), kind)
 
 
+@pytest.mark.parametrize(("group", "name"), HOOKS)
+def test_each_hook_can_be_called_without_arguments(group: str, name: str) -> None:
+    signature(_named(group, name).load()).bind()
+
+
 def test_there_are_no_entry_points_of_ours_but_the_tested_ones() -> None:
     groups = {(point.group, point.name) for point in DISTRIBUTION.entry_points}
-    tested = {(group, name) for group, name, _ in OURS}
+    tested = {(group, name) for group, name, _ in OURS} | set(HOOKS)
     assert {one for one in groups if one[0].startswith("opentelemetry")} == tested
 
 
