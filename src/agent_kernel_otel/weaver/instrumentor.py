@@ -129,6 +129,16 @@ def uninstrument_kernel(kernel: Any) -> None:
         _switch.update()
 
 
+def patched_targets() -> dict[str, list[str]]:
+    """What is patched at this moment: the attributes of each kernel class, by its full name."""
+    return _switch.patched()
+
+
+def kernels_met() -> int:
+    """How many kernels have made a call that is traced, by what is switched on for all kernels."""
+    return 0 if activation.everywhere is None else activation.everywhere.kernels.met
+
+
 def _is_wanted(kwargs: Mapping[str, Any]) -> bool:
     """Whether what is not said to the one that switches us on does not forbid it."""
     if "declared" in kwargs:
@@ -218,6 +228,14 @@ class _Switch:
             self._install()
         else:
             self._remove()
+
+    def patched(self) -> dict[str, list[str]]:
+        """The patched attributes of each class, by its full name."""
+        return {
+            f"{kernel_class.__module__}.{kernel_class.__qualname__}": patches.installed()
+            for kernel_class, patches in list(self._patches.items())
+            if patches.installed()
+        }
 
     def _imported(self, module: Any) -> None:
         try:

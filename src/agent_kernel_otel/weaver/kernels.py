@@ -111,6 +111,9 @@ class KernelTable:
         system: Value of ``agent_kernel.system``.
         sessions: Names the budget sessions.
         first_met: Called with each kernel when it is met for the first time.
+
+    Attributes:
+        met: How many kernels there have been.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class KernelTable:
         self._first_met = first_met
         self._sessions = sessions
         self._facts: ByKernel[KernelFacts] = ByKernel()
+        self.met = 0
 
     def of(self, kernel: Any) -> KernelFacts:
         """The facts of a kernel."""
@@ -128,6 +132,7 @@ class KernelTable:
     def _learn(self, kernel: Any) -> KernelFacts:
         facts = KernelFacts(kernel, self._system)
         self._facts.put(kernel, facts)
+        self.met += 1
         self._first_met(kernel)
         return facts
 

@@ -111,6 +111,11 @@ class KernelPatches:
                 ", ".join(news),
             )
 
+    def installed(self) -> list[str]:
+        """The attributes of the class on which something of ours is, and is switched on."""
+        wrapped = [name for name, ours in list(self._wrappers.items()) if ours.switch]
+        return [*wrapped, *list(self._descriptors)]
+
     def remove(self) -> None:
         """Put every original back, the very objects.
 

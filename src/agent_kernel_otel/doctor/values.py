@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variables whose value cannot be read, or does not mean what it seems to.
+
+As in :mod:`.findings`, each is a pure function of the facts. A value that cannot be read is never
+repeated: nobody knows what it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from opentelemetry.util.re import parse_env_headers
+
+from agent_kernel_otel.config import ENVIRONMENT_PREFIX
+from agent_kernel_otel.doctor.destinations import GRPC, HTTP
+from agent_kernel_otel.doctor.facts import Facts
+from agent_kernel_otel.doctor.findings import Finding, note, problem
+
+_WHOLE_NUMBERS: Final = re.compile(
+    r"OTEL_(BSP|BLRP)_\w+|OTEL_METRIC_EXPORT_\w+|OTEL_\w*_LIMIT|OTEL_EXPORTER_PROMETHEUS_PORT"
+)
+_SECONDS: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|METRICS|LOGS)_)?TIMEOUT")
+_LONGEST_SENSIBLE_TIMEOUT: Final = 300
+_COMPRESSIONS: Final = {GRPC: {"", "gzip"}, HTTP: {"", "none", "gzip", "deflate"}}
+_READ_BY_OTHERS: Final = re.compile(
+    r"OTEL_(AGENT_KERNEL|PYTHON|INSTRUMENTATION|SEMCONV|EXPERIMENTAL|RESOURCE|GO|JAVA|NODE)_"
+)
+_TEMPORALITIES: Final = frozenset({"", "cumulative", "delta", "lowmemory"})
+
+
+def our_settings(facts: Facts) -> Iterator[Finding]:
+    """``OTEL_AGENT_KERNEL_*`` that cannot be read or does not exist."""
+    for complaint in facts.complaints:
+        yield problem("setting_unreadable", complaint, "correct it, or unset it")
+
+
+def numbers(facts: Facts) -> Iterator[Finding]:
+    """Numbers that cannot be read, and time-outs that were meant as milliseconds."""
+    for variable, value in sorted(facts.effective.items()):
+        if _WHOLE_NUMBERS.fullmatch(variable) and value.strip() and not _is_whole(value):
+            yield problem(
+                "value_unreadable",
+                f"{variable} is no whole number, and is ignored",
+                f"correct it, or unset {variable}",
+            )
+        if not _SECONDS.fullmatch(variable):
+            continue
+        seconds = _number(value)
+        if seconds is None:
+            yield problem(
+                "value_unreadable",
+                f"{variable} is no number of seconds: the exporter cannot be made, "
+                "and then nothing is configured at all",
+                f"set it to seconds, such as 3, or unset {variable}",
+            )
+        elif seconds > _LONGEST_SENSIBLE_TIMEOUT:
+            yield problem(
+                "timeout_in_milliseconds",
+                f"{variable} is read in seconds by Python: {seconds:g} s is {seconds / 60:.0f} min",
+                f"set it to {seconds / 1000:g}, if milliseconds were meant",
+            )
+
+
+def batches(facts: Facts) -> Iterator[Finding]:
+    """A batch larger than the queue, which the SDK refuses."""
+    for prefix in ("OTEL_BSP", "OTEL_BLRP"):
+        queue = facts.value(f"{prefix}_MAX_QUEUE_SIZE") or "2048"
+        batch = facts.value(f"{prefix}_MAX_EXPORT_BATCH_SIZE") or "512"
+        if _is_whole(queue) and _is_whole(batch) and int(batch) > int(queue):
+            yield problem(
+                "batch_larger_than_queue",
+                f"{prefix}_MAX_EXPORT_BATCH_SIZE ({int(batch)}) is more than "
+                f"{prefix}_MAX_QUEUE_SIZE ({int(queue)}): the SDK refuses that",
+                f"set {prefix}_MAX_EXPORT_BATCH_SIZE to {int(queue)} or less",
+            )
+
+
+def headers(facts: Facts) -> Iterator[Finding]:
+    """Headers that are no list of ``name=value``."""
+    for variable, value in sorted(facts.effective.items()):
+        if not re.fullmatch(r"OTEL_EXPORTER_OTLP_\w*HEADERS", variable) or not value.strip():
+            continue
+        given = [pair for pair in value.split(",") if pair.strip()]
+        if len(parse_env_headers(value, liberal=True)) < len(given):
+            yield problem(
+                "headers_unreadable",
+                f"{variable} is no list of name=value, and is left out in part or whole",
+                f"set {variable}=name=value,name=value with blanks in values written %20",
+            )
+
+
+def addresses(facts: Facts) -> Iterator[Finding]:
+    """Addresses that are read in another way than they were meant."""
+    said: set[tuple[str, str]] = set()
+    for one in facts.destinations:
+        if not one.is_otlp:
+            continue
+        for finding in _about_address(one.variable, one.address, one.protocol, tls=one.tls):
+            if (finding.code, one.variable) not in said:
+                said.add((finding.code, one.variable))
+                yield finding
+    for variable, value in sorted(facts.environ.items()):
+        if re.fullmatch(r"OTEL_EXPORTER_OTLP_\w*ENDPOINT", variable) and not value.strip():
+            yield problem(
+                "endpoint_empty",
+                f"{variable} is set and empty, which the exporter over gRPC takes for an address",
+                f"unset {variable}",
+            )
+
+
+def _about_address(variable: str, address: str, protocol: str, *, tls: bool) -> Iterator[Finding]:
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        means = "and is taken for one with TLS" if tls else "and is sent to without TLS"
+        yield problem(
+            "endpoint_without_scheme",
+            f"{variable} has no scheme, {means if protocol == GRPC else 'and cannot be sent to'}",
+            f"set {variable}=http://... without TLS, https://... with TLS",
+        )
+    elif scheme.lower() not in {"http", "https"}:
+        yield problem(
+            "endpoint_scheme_unknown",
+            f"{variable} has a scheme that is neither http nor https",
+            f"set {variable}=http://... without TLS, https://... with TLS (over gRPC, too)",
+        )
+    _, _, path = rest.partition("/")
+    if protocol == GRPC and "@" in rest.partition("/")[0]:
+        yield problem(
+            "credentials_in_endpoint",
+            f"{variable} holds credentials, which gRPC takes for a part of the host's name",
+            "set OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20... instead",
+        )
+    if protocol == GRPC and path.strip("/"):
+        yield note(
+            "path_ignored",
+            f"{variable} has a path, which gRPC leaves out",
+            f"leave the path out, or set OTEL_EXPORTER_OTLP_PROTOCOL={HTTP}",
+        )
+    if protocol == HTTP and re.search(r"v1/(traces|metrics|logs)/v1/", path):
+        yield problem(
+            "path_twice",
+            f"{variable} ends with a signal's path, and the exporter adds it once more",
+            f"leave /v1/... out of {variable}",
+        )
+
+
+def files(facts: Facts) -> Iterator[Finding]:
+    """Files that cannot be read."""
+    for variable, reason in facts.unreadable_files.items():
+        yield problem(
+            "file_unreadable",
+            f"the file of {variable} cannot be used: {reason}",
+            f"correct the path in {variable}",
+        )
+
+
+def configuration_file(facts: Facts) -> Iterator[Finding]:
+    """A configuration file, which takes the place of most variables."""
+    if not facts.is_configured_by_file:
+        return
+    if not any(
+        package.name == "opentelemetry-configuration" and package.version
+        for package in facts.packages
+    ):
+        yield problem(
+            "configuration_package_missing",
+            "OTEL_CONFIG_FILE needs a package that is not installed: nothing is configured",
+            "pip install opentelemetry-configuration",
+        )
+    ignored = [setting.name for setting in facts.settings if setting.value == "(ignored)"]
+    if ignored:
+        yield note(
+            "ignored_for_the_file",
+            f"OTEL_CONFIG_FILE is set, so that these are ignored: {', '.join(ignored)}",
+            "say the same in the file (${VARIABLE} is replaced there), or unset OTEL_CONFIG_FILE",
+        )
+
+
+def choices(facts: Facts) -> Iterator[Finding]:
+    """Values that are not among those that exist."""
+    for one in facts.destinations:
+        for variable in (
+            f"OTEL_EXPORTER_OTLP_{one.signal.upper()}_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+        ):
+            allowed = _COMPRESSIONS.get(one.protocol)
+            if allowed is not None and facts.value(variable).lower() not in allowed:
+                yield problem(
+                    "value_unreadable",
+                    f"{variable} is none that {one.protocol} has: "
+                    f"{', '.join(sorted(allowed - {''}))}",
+                    f"correct it, or unset {variable}",
+                )
+    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    if facts.value(variable).lower() not in _TEMPORALITIES:
+        yield problem(
+            "value_unreadable",
+            f"{variable} is none of cumulative, delta, lowmemory: cumulative is used",
+            f"correct it, or unset {variable}",
+        )
+    for name in facts.value("OTEL_PROPAGATORS").split(","):
+        known = facts.registered["opentelemetry_propagator"] | {"", "none"}
+        if name.strip() not in known:
+            yield problem(
+                "propagator_unknown",
+                "OTEL_PROPAGATORS names one that is not installed: "
+                "then OpenTelemetry cannot even be imported",
+                f"set it to some of: {', '.join(sorted(known - {''}))}",
+            )
+            break
+
+
+def misspelt(facts: Facts) -> Iterator[Finding]:
+    """Variables that nobody reads, but whose name is nearly one that is read."""
+    known = facts.known_variables
+    for variable in sorted(facts.environ):
+        if not variable.startswith("OTEL_") or variable in known:
+            continue
+        if variable.startswith(ENVIRONMENT_PREFIX) or _READ_BY_OTHERS.match(variable):
+            continue
+        close = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+        if close:
+            yield problem(
+                "variable_misspelt",
+                f"nobody reads {variable}",
+                f"did you mean {close[0]}?",
+            )
+
+
+def service_name(facts: Facts) -> Iterator[Finding]:
+    """No name, or two names, for the service."""
+    if facts.is_configured_by_file:
+        return
+    pairs = [p for p in facts.value("OTEL_RESOURCE_ATTRIBUTES").split(",") if p.strip()]
+    if any("=" not in pair for pair in pairs):
+        yield problem(
+            "resource_attributes_unreadable",
+            "OTEL_RESOURCE_ATTRIBUTES is no list of key=value, and is left out in part",
+            "set OTEL_RESOURCE_ATTRIBUTES=key=value,key=value",
+        )
+    named = facts.value("OTEL_SERVICE_NAME")
+    also = {p.partition("=")[2].strip() for p in pairs if p.split("=")[0].strip() == "service.name"}
+    if named and also - {"", named}:
+        yield note(
+            "two_service_names",
+            "OTEL_SERVICE_NAME and service.name in OTEL_RESOURCE_ATTRIBUTES differ: "
+            "the first is used",
+            "look for the service under OTEL_SERVICE_NAME, or leave one of them out",
+        )
+    if named.startswith("unknown_service"):
+        yield problem(
+            "service_name_unknown",
+            "the service is named unknown_service, as all that have no name are",
+            "set OTEL_SERVICE_NAME to the name under which you look for it",
+        )
+
+
+VALUE_FINDERS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
+    configuration_file,
+    our_settings,
+    misspelt,
+    numbers,
+    batches,
+    choices,
+    headers,
+    addresses,
+    files,
+    service_name,
+)
+
+
+def _is_whole(value: str) -> bool:
+    return value.strip().isascii() and value.strip().isdigit()
+
+
+def _number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
