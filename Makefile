@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix upstream bench docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream bench docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ types: $(STAMP) ## check types
 
 matrix: $(STAMP) ## run the span tree on every supported release of the kernel
 	$(BIN)/python -m tests.matrix.run $(ARGS)
+
+vendors: $(STAMP) ## run an app beside other vendors' distros
+	$(BIN)/python -m tests.vendors.run $(ARGS)
 
 upstream: $(STAMP) ## run the kernel's own tests without and with the instrumentation
 	$(BIN)/python -m tests.upstream.run $(ARGS)

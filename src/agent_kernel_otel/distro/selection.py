@@ -79,7 +79,7 @@ def select(
     distros, configurators = tuple(distros), tuple(configurators)
     others = list(dict.fromkeys(_owner(one) for one in distros + configurators if not is_ours(one)))
     distro = _distro(environ.get(OTEL_PYTHON_DISTRO), distros)
-    configurator = _configurator(environ.get(OTEL_PYTHON_CONFIGURATOR), configurators, distro)
+    configurator = _configurator(environ, configurators, distro)
     configures = _owner(configurator) if configurator is not None else None
     reason, notice = _reason(environ, others, configures, distro, distros)
     if is_disabled(environ):
@@ -114,11 +114,12 @@ def _distro(asked: str | None, distros: tuple[EntryPoint, ...]) -> EntryPoint | 
 
 
 def _configurator(
-    asked: str | None, configurators: tuple[EntryPoint, ...], distro: EntryPoint | None
+    environ: Mapping[str, str], configurators: tuple[EntryPoint, ...], distro: EntryPoint | None
 ) -> EntryPoint | None:
+    asked = environ.get(OTEL_PYTHON_CONFIGURATOR)
     if asked is not None:
         return next((one for one in configurators if one.name == asked), None)
-    if distro is not None and is_ours(distro):
+    if OTEL_PYTHON_DISTRO in environ and distro is not None and is_ours(distro):
         return next(filter(is_ours, configurators), None)
     if configurators and not is_ours(configurators[0]):
         return configurators[0]  # the loader takes it before ours is asked
