@@ -76,6 +76,8 @@ class BatchPipeline(Pipeline, Generic[T]):
         # What comes in meanwhile is for the next time: else a busy app would keep a flush waiting.
         left = len(self._queue) if everything else 0
         while left > 0 or len(self._queue) >= self._batch_size:
+            if self.delivery.is_shut:
+                return  # the time is over
             batch = self._take(self._last_batch_size if self.closed else self._batch_size)
             if not batch:
                 return

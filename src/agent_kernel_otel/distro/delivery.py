@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
@@ -13,6 +13,9 @@ from agent_kernel_otel.distro.notices import complaints
 from agent_kernel_otel.distro.wire import Answer, endpoint_of, watch
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import scrub_text
+
+_INTERRUPTED: Final = ("hutdown", "CANCELLED")
+"""Words of the lines in which an exporter says that it was shut down."""
 
 
 class Delivery:
@@ -26,13 +29,14 @@ class Delivery:
         account: The books of what it was given.
         wire: Its connection.
         exporter: The exporter itself.
+        is_shut: Whether the exporter has been shut down.
     """
 
     def __init__(self, signal: str, exporter: Any) -> None:
         self.exporter = exporter
         self.account = ledger.open(signal, endpoint_of(exporter))
         self.wire = watch(exporter, signal)
-        self._shut = False
+        self.is_shut = False
         self._reset()
 
     def _reset(self) -> None:
@@ -89,16 +93,17 @@ class Delivery:
         elif answer.came:
             self.account.settle(refused=size)
         else:
-            self.account.settle(**{reason: size})
-        causes = [line for line in heard if "shutdown" not in line.lower()]
-        if causes:  # that the end has interrupted an attempt is not why the attempt failed
+            self.account.settle(**{EXIT if self.is_shut else reason: size})
+        # That the end has interrupted an attempt is not why it took so long.
+        causes = [line for line in heard if not any(word in line for word in _INTERRUPTED)]
+        if causes:
             self.account.last_error = scrub_text(causes[-1])
 
     def shut(self) -> None:
         """Shut the exporter down, which ends its waiting between two attempts."""
-        if self._shut:
+        if self.is_shut:
             return
-        self._shut = True
+        self.is_shut = True
         try:
             self.exporter.shutdown()
         except Exception:

@@ -20,13 +20,13 @@ import wrapt
 
 from agent_kernel_otel.distro.ledger import METRICS, ledger
 from agent_kernel_otel.distro.notices import notices
+from agent_kernel_otel.distro.worker import GRACE, Pipeline
 from agent_kernel_otel.faults import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from agent_kernel_otel.distro.worker import Pipeline
 
 FORK_WAIT: Final = 0.25
 """Seconds that a fork waits for a request in flight before it is interrupted."""
@@ -124,8 +124,13 @@ class Lifecycle:
             pipeline.wait(now + self.exit_timeout / 2 if metrics else deadline)
         for pipeline in metrics:
             pipeline.begin_close()
-        for pipeline in (*metrics, *others):
-            pipeline.end_close(deadline)
+        for pipeline in self.pipelines:
+            pipeline.wait(deadline)
+        for pipeline in self.pipelines:
+            pipeline.interrupt()
+        grace = time.monotonic() + GRACE
+        for pipeline in self.pipelines:
+            pipeline.conclude(grace)
 
     # --- SIGTERM ---
 

@@ -74,7 +74,8 @@ class _Collection(Pipeline):
         self.delivery.export(metrics_data, 1, timeout_millis=timeout_millis)
 
     def _send(self, everything: bool) -> None:  # noqa: ARG002 - to be woken is to collect
-        self._reader.collect(timeout_millis=_COLLECT_TIMEOUT_MILLIS)
+        if not self.delivery.is_shut:
+            self._reader.collect(timeout_millis=_COLLECT_TIMEOUT_MILLIS)
 
     def _forget(self) -> int:
         return 0

@@ -37,6 +37,11 @@ class Request:
         self.ends = ends
         self._done = threading.Event()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been done."""
+        return self._done.is_set()
+
     def finish(self) -> None:
         """Say that it has been done."""
         self._done.set()
@@ -134,28 +139,32 @@ class Pipeline(ABC):
         if self._last is not None:
             self._last.wait(deadline)
 
-    def end_close(self, deadline: float) -> None:
-        """Wait for the rest to be sent, and give up what is not.
+    def interrupt(self) -> None:
+        """End what is still under way of the end that was begun."""
+        if self._last is not None and not self._last.is_done:
+            self.delivery.shut()
+
+    def conclude(self, deadline: float) -> None:
+        """Give up what has not been sent by then.
 
         Args:
-            deadline: How long to wait, by ``time.monotonic()``.
+            deadline: How long to wait for what was interrupted, by ``time.monotonic()``.
         """
-        last, self._last = self._last, None
-        if last is None:
-            return
-        if not last.wait(deadline):
-            self.delivery.shut()
-            last.wait(time.monotonic() + GRACE)
-        self.delivery.give_up(self._forget())
+        self.wait(deadline)
+        if self._last is not None:
+            self._last = None
+            self.delivery.give_up(self._forget())
 
     def close(self, timeout: float) -> None:
-        """Close at once; see :meth:`begin_close` and :meth:`end_close`.
+        """Send the rest and end.
 
         Args:
             timeout: Seconds to wait at most.
         """
         self.begin_close()
-        self.end_close(time.monotonic() + timeout)
+        self.wait(time.monotonic() + timeout)
+        self.interrupt()
+        self.conclude(time.monotonic() + GRACE)
 
     def _work(self) -> None:
         requests = self._requests  # a forked child, and nobody else, makes new ones
