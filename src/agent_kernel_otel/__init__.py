@@ -16,6 +16,10 @@ By code::
 
     instrument_kernel(kernel)  # or one kernel only
 
+    from agent_kernel_otel import set_span_level
+
+    set_span_level("off")  # and on again later, without a restart
+
 Not covered, on purpose: a ``Kernel`` subclass that overrides an operation without calling
 ``super()``, and drivers, policy engines, firewalls and token providers used outside a kernel.
 Only calls of a kernel are traced, and its collaborators as the kernel calls them.
@@ -30,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
+from agent_kernel_otel.span_level import set_span_level
 
 if TYPE_CHECKING:
     from agent_kernel_otel.events import SpanEventProcessor
@@ -44,6 +49,7 @@ __all__ = [
     "SpanEventProcessor",
     "__version__",
     "instrument_kernel",
+    "set_span_level",
     "uninstrument_kernel",
 ]
 

@@ -18,6 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, StatusCode, set_span_i
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_text
+from agent_kernel_otel.span_level import span_level_switch
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
 
 _current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation", default=None)
@@ -58,9 +59,11 @@ class Operation:
         views: The views in force, empty once ended.
         recording: Whether the span is sampled; if not, only decisions need to be seen.
         late: Attributes that came to be known after the start.
+        debug: Whether inner steps are wanted.
     """
 
     # Defaults live on the class: what most operations never change costs them nothing.
+    debug = False
     _attached: Any = None
     _marker: Token[Operation | None] | None = None
 
@@ -79,10 +82,13 @@ class Operation:
         self.name = name
         self.start = attributes
         self.late: Attributes = {}
+        level = span_level_switch.level or telemetry.span_level
+        if level == "debug":
+            self.debug = True
         self._base = base = get_current()
         self.span = span = (
             telemetry.start_span(span_name or name, base, attributes=attributes, links=links)
-            if telemetry.spans
+            if level != "off"
             else INVALID_SPAN
         )
         self.recording = recording = span.is_recording()
@@ -227,7 +233,7 @@ class Operation:
 
     def _emit_decision(self, decision: Decision, attributes: Attributes, span: Span | None) -> None:
         denied = decision.outcome == "denied"
-        if not denied and not (self.telemetry.debug and decision.outcome == "allowed"):
+        if not denied and not (self.debug and decision.outcome == "allowed"):
             return
         reason = f" ({decision.reason_code})" if denied and decision.reason_code else ""
         self.telemetry.emit(

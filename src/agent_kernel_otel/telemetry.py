@@ -86,8 +86,7 @@ class Telemetry:
 
     Attributes:
         principal: Principal ids in the form in which they may leave.
-        debug: Whether inner steps are wanted.
-        spans: Whether spans are wanted at all.
+        span_level: Which spans are wanted, unless another level is set at run time.
         start_span: The tracer's own ``start_span``.
     """
 
@@ -105,8 +104,7 @@ class Telemetry:
         self.system = system
         self.redact = redact
         self.principal = PrincipalRedactor(config)
-        self.debug = config.span_level == "debug"
-        self.spans = config.span_level != "off"
+        self.span_level = config.span_level
         self._scope = scope
         self._tracer_provider = tracer_provider
         self._logger_provider = logger_provider

@@ -112,7 +112,7 @@ class InvokeCall(KernelCall):
     ) -> None:
         """Tell how the token provider's check of the signed decision ended."""
         engine = type(provider).__name__
-        if error is None and span is None and not self.telemetry.debug:
+        if error is None and span is None and not self.debug:
             # The usual case, in as few steps as possible.
             allowed: Attributes = {
                 semconv.POLICY_ENGINE: engine,

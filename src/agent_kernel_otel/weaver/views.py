@@ -236,7 +236,7 @@ class BudgetView(View):
     def allocate(self, *args: Any, **kwargs: Any) -> Any:
         """Reserve tokens."""
         reserving = self._aside(self._real.allocate, args, kwargs)
-        return _allocate(self._call, reserving) if self._call.telemetry.debug else reserving
+        return _allocate(self._call, reserving) if self._call.debug else reserving
 
     def record_usage(self, *args: Any, **kwargs: Any) -> Any:
         """Turn a reservation into use."""
@@ -315,7 +315,7 @@ def _inner_step(
     call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
 ) -> Any:
     """Call a collaborator, as a span of its own at level ``debug``."""
-    span = call.open_child(name, {}) if call.telemetry.debug else None
+    span = call.open_child(name, {}) if call.debug else None
     try:
         with Aside(context_of(span)):
             result = method(*args, **kwargs)
@@ -379,16 +379,16 @@ def token_provider_view(call: KernelCall, provider: Any) -> Any:
 
 def router_view(call: InvokeCall, router: Any) -> Any:
     """A view where its span is wanted, or where the router is the app's own code."""
-    return RouterView(call, router) if call.telemetry.debug or is_foreign(router) else router
+    return RouterView(call, router) if call.debug or is_foreign(router) else router
 
 
 def handle_store_view(call: KernelCall, store: Any) -> Any:
     """A view where an expansion's action id or the inner span is wanted, or for the app's own."""
-    wanted = call.telemetry.debug or isinstance(call, ExpandCall) or is_foreign(store)
+    wanted = call.debug or isinstance(call, ExpandCall) or is_foreign(store)
     return HandleStoreView(call, store) if wanted else store
 
 
 def trace_store_view(call: KernelCall, store: Any) -> Any:
     """A view where the action id is not known otherwise, or as above."""
-    wanted = call.action_id is None or call.telemetry.debug or is_foreign(store)
+    wanted = call.action_id is None or call.debug or is_foreign(store)
     return TraceStoreView(call, store) if wanted else store
