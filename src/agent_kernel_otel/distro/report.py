@@ -17,8 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from agent_kernel_otel.distro.lifecycle import REPORT_VARIABLE
 from agent_kernel_otel.scrub import MASK, scrub_text
+
+REPORT_VARIABLE: Final = "AGENT_KERNEL_OTEL_REPORT"
+"""Names the file to which each process appends a dot and its id."""
 
 _PACKAGES: Final = (
     "agent-kernel-otel",

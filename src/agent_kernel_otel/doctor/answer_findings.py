@@ -121,6 +121,13 @@ _MEANING: Final[dict[Outcome, tuple[str, str]]] = {
     ),
 }
 
+_AT_THE_PROXY: Final = {
+    Outcome.UNRESOLVABLE: "whose name does not resolve",
+    Outcome.REFUSED: "which refuses the connection",
+    Outcome.UNREACHABLE: "which cannot be reached",
+    Outcome.FAILED: "and fails there or behind it",
+}
+
 
 def answers(given: Sequence[Answer]) -> Iterator[Finding]:
     """One finding for each cause, whichever signals it holds up."""
@@ -147,6 +154,14 @@ def _finding(held_up: Sequence[Answer], given: Sequence[Answer]) -> Finding:
             f"{signals}: {_peer(answer)} takes other signals, and not this ({answer.status})",
             f"set to none: {variables}; or send to a Collector, which takes all three",
         )
+    if destination.proxy is not None and answer.outcome in _AT_THE_PROXY:
+        return problem(
+            "proxy",
+            f"{signals}: the request goes through the proxy of {destination.proxy}, "
+            f"{_AT_THE_PROXY[answer.outcome]}",
+            f"set no_proxy={destination.peer[0]} if no proxy is needed, "
+            f"or correct {destination.proxy}",
+        )
     what, fix = _MEANING[answer.outcome]
     words = {
         "host": destination.peer[0],
@@ -162,8 +177,7 @@ def _finding(held_up: Sequence[Answer], given: Sequence[Answer]) -> Finding:
     }
     said = f'; it says: "{answer.said}"' if answer.said and answer.status else ""
     if destination.proxy is not None:
-        said += f"; the request goes through the proxy of {destination.proxy}"
-        fix = f"set no_proxy={destination.peer[0]} if it needs no proxy; else: {fix}"
+        said += f"; it went through the proxy of {destination.proxy}"
     return problem(
         answer.outcome.value, f"{signals}: {what.format(**words)}{said}", fix.format(**words)
     )

@@ -7,7 +7,7 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agent_kernel_otel.doctor.masking import shown_address
@@ -33,6 +33,7 @@ class Destination:
         proxy: The variable that puts a proxy in between.
         certificate: File of the authority that is trusted instead of the usual ones.
         client_certificate: Files of the certificate and key that the exporter shows.
+        options: What the exporter is made with, beyond the environment. Never shown.
     """
 
     signal: str
@@ -45,6 +46,7 @@ class Destination:
     proxy: str | None = None
     certificate: str | None = None
     client_certificate: tuple[str, str | None] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def is_otlp(self) -> bool:
@@ -91,34 +93,63 @@ def _exporters(environ: Mapping[str, str], signal: str) -> list[str]:
 
 
 def _destination(environ: Mapping[str, str], signal: str, exporter: str) -> Destination:
-    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
-
-    def read(name: str) -> str:
-        return (environ.get(own + name) or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or "").strip()
-
     if exporter == "otlp":
-        protocol = read("PROTOCOL") or GRPC
+        protocol = _read(environ, signal, "PROTOCOL") or GRPC
     elif exporter in _PROTOCOL_OF_EXPORTER:
         protocol = _PROTOCOL_OF_EXPORTER[exporter]
     else:
         return Destination(signal, exporter)
-    is_own = bool(environ.get(f"{own}ENDPOINT"))
-    address = read("ENDPOINT") or f"http://localhost:{4318 if protocol == HTTP else 4317}"
-    if protocol == HTTP and not is_own:
-        address = f"{address.removesuffix('/')}/v1/{signal}"
-    certificate = read("CLIENT_CERTIFICATE")
+    return otlp_destination(environ, signal, exporter, protocol)
+
+
+def otlp_destination(
+    environ: Mapping[str, str],
+    signal: str,
+    exporter: str,
+    protocol: str,
+    address: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Destination:
+    """Where an OTLP exporter sends to.
+
+    Args:
+        environ: Where the exporter looks up what it is not told.
+        signal: ``traces``, ``metrics`` or ``logs``.
+        exporter: Its name, as the user has it.
+        protocol: OTLP's protocol.
+        address: The address that it is told by a file.
+        options: What it is made with, beyond the environment.
+    """
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
+    variable = f"{own}ENDPOINT" if environ.get(f"{own}ENDPOINT") else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    if address:
+        variable = f"the {signal} endpoint in OTEL_CONFIG_FILE"
+    else:
+        address = (
+            _read(environ, signal, "ENDPOINT")
+            or f"http://localhost:{4318 if protocol == HTTP else 4317}"
+        )
+        if protocol == HTTP and not variable.startswith(own):
+            address = f"{address.removesuffix('/')}/v1/{signal}"
+    certificate = _read(environ, signal, "CLIENT_CERTIFICATE")
     return Destination(
         signal,
         exporter,
         protocol,
         shown_address(address),
         address,
-        f"{own}ENDPOINT" if is_own else "OTEL_EXPORTER_OTLP_ENDPOINT",
+        variable,
         _speaks_tls(environ, own, protocol, address),
         _proxy(environ, protocol, address),
-        read("CERTIFICATE") or None,
-        (certificate, read("CLIENT_KEY") or None) if certificate else None,
+        _read(environ, signal, "CERTIFICATE") or None,
+        (certificate, _read(environ, signal, "CLIENT_KEY") or None) if certificate else None,
+        options or {},
     )
+
+
+def _read(environ: Mapping[str, str], signal: str, name: str) -> str:
+    own, general = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}", f"OTEL_EXPORTER_OTLP_{name}"
+    return (environ.get(own) or environ.get(general) or "").strip()
 
 
 def _speaks_tls(environ: Mapping[str, str], own: str, protocol: str, address: str) -> bool:

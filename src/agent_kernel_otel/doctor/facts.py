@@ -18,9 +18,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.config_file import ConfigFile, config_file
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.selection import Selection, select
 from agent_kernel_otel.doctor.destinations import Destination, destinations
+from agent_kernel_otel.doctor.file_destinations import file_destinations
 from agent_kernel_otel.doctor.masking import shown_value
 from agent_kernel_otel.doctor.settings import Setting, effective, settings
 
@@ -85,6 +87,7 @@ class Facts:
         known_variables: Every variable that OpenTelemetry or we read.
         complaints: What our own settings complain of.
         unreadable_files: Reasons by the variable that names the file.
+        file: The configuration file that takes the place of the variables, if one is named.
     """
 
     python: str
@@ -101,11 +104,12 @@ class Facts:
     known_variables: frozenset[str]
     complaints: tuple[str, ...] = ()
     unreadable_files: Mapping[str, str] = field(default_factory=dict)
+    file: ConfigFile | None = field(default=None, repr=False)
 
     @property
     def is_configured_by_file(self) -> bool:
         """Whether a configuration file takes the place of the variables."""
-        return defaults.is_set(self.environ, "OTEL_CONFIG_FILE")
+        return self.file is not None
 
     def value(self, variable: str) -> str:
         """A variable's value in force, without what surrounds it; empty where it is not set."""
@@ -121,6 +125,7 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
     """
     selection = select(environ)
     applied = effective(environ, ours=selection.our_defaults)
+    file = config_file(environ)
     packages, kernels = _packages()
     return Facts(
         python=platform.python_version(),
@@ -134,13 +139,14 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         settings=settings(
             environ, ours=selection.our_defaults, name=defaults.service_name(command)
         ),
-        destinations=() if defaults.is_set(environ, "OTEL_CONFIG_FILE") else destinations(applied),
+        destinations=(destinations(applied) if file is None else file_destinations(file, environ)),
         registered={
             group: frozenset(point.name for point in entry_points(group=group)) for group in _GROUPS
         },
         known_variables=frozenset(_known_variables()),
         complaints=_complaints(environ),
         unreadable_files=_unreadable_files(applied),
+        file=file,
     )
 
 
@@ -217,7 +223,7 @@ def _unreadable_files(environ: Mapping[str, str]) -> dict[str, str]:
     signals = ("", "TRACES_", "METRICS_", "LOGS_")
     variables = [f"OTEL_EXPORTER_OTLP_{signal}{name}" for signal in signals for name in _FILES]
     unreadable = {}
-    for variable in [*variables, "OTEL_CONFIG_FILE"]:
+    for variable in variables:
         path = environ.get(variable, "").strip()
         if path:
             try:
@@ -225,6 +231,6 @@ def _unreadable_files(environ: Mapping[str, str]) -> dict[str, str]:
             except (OSError, ValueError) as error:
                 unreadable[variable] = getattr(error, "strerror", None) or "no such file"
             else:
-                if variable != "OTEL_CONFIG_FILE" and b"-----BEGIN" not in text:
+                if b"-----BEGIN" not in text:
                     unreadable[variable] = "it holds no PEM text"
     return unreadable

@@ -166,21 +166,25 @@ def selection(facts: Facts) -> Iterator[Finding]:
 def exporters(facts: Facts) -> Iterator[Finding]:
     """Signals that go nowhere, and exporters that are not installed."""
     silent = [one.signal for one in facts.destinations if one.exporter == "none"]
+    by_file = facts.is_configured_by_file
     if facts.destinations and len(silent) == len(facts.destinations):
         yield problem(
             "no_exporter",
             "no signal has an exporter: nothing leaves the process",
-            "set OTEL_TRACES_EXPORTER=otlp (likewise METRICS, LOGS)",
+            "give the file one"
+            if by_file
+            else "set OTEL_TRACES_EXPORTER=otlp (likewise METRICS, LOGS)",
         )
     else:
         for signal in silent:
             variable = f"OTEL_{signal.upper()}_EXPORTER"
             yield note(
                 f"no_{signal}_exporter",
-                f"{signal} are not exported: {variable} is none or not set",
-                f"leave it so, or set {variable}=otlp",
+                f"{signal} are not exported: "
+                + ("the file has no exporter" if by_file else f"{variable} is none or not set"),
+                "leave it so, or " + ("give it one" if by_file else f"set {variable}=otlp"),
             )
-    for one in facts.destinations:
+    for one in () if by_file else facts.destinations:
         variable = f"OTEL_{one.signal.upper()}_EXPORTER"
         installed = facts.registered[f"opentelemetry_{one.signal}_exporter"]
         if one.exporter == "none" or one.entry_point in installed:

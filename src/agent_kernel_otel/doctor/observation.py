@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent_kernel_otel.console.child import exit_code_of, start
-from agent_kernel_otel.distro.lifecycle import REPORT_VARIABLE
+from agent_kernel_otel.distro.report import REPORT_VARIABLE
 
 LAUNCHER: Final = "opentelemetry-instrument"
 _PYTHON: Final = re.compile(r"python[\d.]*(\.exe)?")

@@ -19,6 +19,7 @@ _HTTP2_GREETING: Final = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 )
 """The connection preface and empty SETTINGS, which an HTTP/2 server answers with its own."""
+_HTTP1_GREETING: Final = b"OPTIONS * HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n"
 _SETTINGS: Final = 4
 _TLS_ALERT: Final = b"\x15\x03"
 _SELF_SIGNED_EXPIRED_OR_NAME: Final = {10: Outcome.EXPIRED, 62: Outcome.WRONG_NAME}
@@ -85,11 +86,15 @@ def language_of(peer: tuple[str, int], timeout: float) -> str:
         pass  # many that do not know TLS wait for the rest of what they take for a request
     except OSError:
         pass
-    try:
-        with socket.create_connection(peer, timeout) as plain:
-            return _greet(plain)
-    except OSError:
-        return UNKNOWN
+    for greeting in (_HTTP2_GREETING, _HTTP1_GREETING):
+        try:
+            with socket.create_connection(peer, timeout) as plain:
+                speaks = _greet(plain, greeting)
+        except OSError:
+            return UNKNOWN
+        if speaks != UNKNOWN:
+            return speaks
+    return UNKNOWN
 
 
 def _language_within_tls(peer: tuple[str, int], timeout: float) -> str:
@@ -99,14 +104,14 @@ def _language_within_tls(peer: tuple[str, int], timeout: float) -> str:
         with _tls_connection(peer, timeout, context) as connection:
             if connection.selected_alpn_protocol() == "http/1.1":
                 return HTTP1
-            return _greet(connection)
+            return _greet(connection, _HTTP2_GREETING)
     except OSError:
         return UNKNOWN
 
 
-def _greet(connection: socket.socket) -> str:
+def _greet(connection: socket.socket, greeting: bytes) -> str:
     try:
-        connection.sendall(_HTTP2_GREETING)
+        connection.sendall(greeting)
         answer = connection.recv(64)
     except TimeoutError:
         return SILENT

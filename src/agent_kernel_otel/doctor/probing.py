@@ -41,6 +41,7 @@ _BY_GRPC_STATUS: Final = {
     "DATA_LOSS": Outcome.SERVER_ERROR,
 }
 _NO_WORD_FROM_THE_RECEIVER: Final = ("UNAVAILABLE", _TIMED_OUT, "INTERNAL", "UNKNOWN")
+_BAD_ADDRESSES: Final = frozenset({"InvalidSchema", "MissingSchema", "InvalidURL"})
 _BY_HTTP_STATUS: Final = {
     401: Outcome.UNAUTHENTICATED,
     403: Outcome.FORBIDDEN,
@@ -96,10 +97,12 @@ def _ask(destination: Destination, environ: Mapping[str, str]) -> Answer:
         except Exception as error:  # the libraries' own faults are an answer, too
             said = type(error).__name__
             status = _TIMED_OUT if "timeout" in said.lower() else ""
-            outcome = Outcome.FAILED
+            outcome = Outcome.BAD_ADDRESS if said in _BAD_ADDRESSES else Outcome.FAILED
         with suppress(Exception):
             exporter.shutdown()
     seconds = time.monotonic() - started
+    if outcome is Outcome.BAD_ADDRESS:
+        said = ""  # it repeats the address
     if outcome is Outcome.FAILED:
         outcome = _cause(destination, environ, status)
         if outcome is not Outcome.SERVER_ERROR:
@@ -112,7 +115,7 @@ def _ask(destination: Destination, environ: Mapping[str, str]) -> Answer:
 def _exporter_of(destination: Destination) -> Any:
     group = f"opentelemetry_{destination.signal}_exporter"
     for entry_point in entry_points(group=group, name=destination.entry_point):
-        return entry_point.load()()
+        return entry_point.load()(**destination.options)
     raise LookupError(f"no exporter {destination.entry_point} is installed")
 
 

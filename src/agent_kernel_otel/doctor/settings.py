@@ -16,6 +16,9 @@ FILE: Final = "configuration file"
 OURS: Final = "our default"
 OPENTELEMETRYS: Final = "OpenTelemetry's default"
 
+IGNORED: Final = "(ignored)"
+"""Shown in place of a value for which a configuration file speaks alone."""
+
 SIGNALS: Final = ("traces", "metrics", "logs")
 
 OPENTELEMETRY_DEFAULTS: Final[Mapping[str, str]] = {
@@ -35,8 +38,12 @@ OPENTELEMETRY_DEFAULTS: Final[Mapping[str, str]] = {
 
 _HTTP_ENDPOINT: Final = "http://localhost:4318"
 _SHOWN_PREFIX: Final = "OTEL_"
-_LOADER: Final = re.compile(r"OTEL_(AGENT_KERNEL_|PYTHON_|CONFIG_FILE$|SDK_DISABLED$|LOG_LEVEL$)")
-"""Variables that are read although a configuration file is given."""
+_NOT_READ_BESIDE_A_FILE: Final = re.compile(
+    r"OTEL_((TRACES|METRICS|LOGS)_EXPORTER|EXPORTER_OTLP_\w*PROTOCOL|TRACES_SAMPLER(_ARG)?"
+    r"|EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE|METRIC_EXPORT_INTERVAL"
+    r"|METRICS_EXEMPLAR_FILTER|RESOURCE_ATTRIBUTES|PROPAGATORS|SPAN_\w+_LIMIT)"
+)
+"""Variables for which the file speaks alone; the exporters ask the others for what it leaves out."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,14 @@ def settings(environ: Mapping[str, str], *, ours: bool, name: str | None) -> tup
         ours: Whether our distro's defaults apply.
         name: The name that our distro gives the service, if the user gives none.
     """
-    applied = effective(environ, ours=ours)
+    by_file = defaults.is_set(environ, "OTEL_CONFIG_FILE")
+    applied = environ if by_file else effective(environ, ours=ours)
     shown = {
         variable: _setting(variable, value, environ)
         for variable, value in applied.items()
         if variable.startswith(_SHOWN_PREFIX)
     }
-    if defaults.is_set(environ, "OTEL_CONFIG_FILE"):
+    if by_file:
         return tuple(shown[name] for name in sorted(shown))
     for variable, value in OPENTELEMETRY_DEFAULTS.items():
         if not defaults.is_set(applied, variable):
@@ -111,9 +119,8 @@ def _setting(variable: str, value: str, environ: Mapping[str, str]) -> Setting:
     source = ENVIRONMENT if defaults.is_set(environ, variable) else OURS
     if not value.strip():
         return Setting(variable, "(empty)", ENVIRONMENT)
-    if defaults.is_set(environ, "OTEL_CONFIG_FILE") and not _LOADER.match(variable):
-        value, source = "(ignored)", FILE
-        return Setting(variable, value, source)
+    if defaults.is_set(environ, "OTEL_CONFIG_FILE") and _NOT_READ_BESIDE_A_FILE.fullmatch(variable):
+        return Setting(variable, IGNORED, FILE)
     return Setting(variable, shown_value(variable, value), source)
 
 

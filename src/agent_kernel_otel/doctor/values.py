@@ -18,6 +18,8 @@ from agent_kernel_otel.config import ENVIRONMENT_PREFIX
 from agent_kernel_otel.doctor.destinations import GRPC, HTTP
 from agent_kernel_otel.doctor.facts import Facts
 from agent_kernel_otel.doctor.findings import Finding, note, problem
+from agent_kernel_otel.doctor.masking import shown_value
+from agent_kernel_otel.doctor.settings import IGNORED
 
 _WHOLE_NUMBERS: Final = re.compile(
     r"OTEL_(BSP|BLRP)_\w+|OTEL_METRIC_EXPORT_\w+|OTEL_\w*_LIMIT|OTEL_EXPORTER_PROMETHEUS_PORT"
@@ -159,18 +161,21 @@ def files(facts: Facts) -> Iterator[Finding]:
 
 def configuration_file(facts: Facts) -> Iterator[Finding]:
     """A configuration file, which takes the place of most variables."""
-    if not facts.is_configured_by_file:
+    if facts.file is None:
         return
-    if not any(
-        package.name == "opentelemetry-configuration" and package.version
-        for package in facts.packages
-    ):
+    if facts.file.problem is not None:
         yield problem(
-            "configuration_package_missing",
-            "OTEL_CONFIG_FILE needs a package that is not installed: nothing is configured",
-            "pip install opentelemetry-configuration",
+            "configuration_file_unusable",
+            shown_value("OTEL_CONFIG", facts.file.problem),
+            "correct it, or unset OTEL_CONFIG_FILE",
         )
-    ignored = [setting.name for setting in facts.settings if setting.value == "(ignored)"]
+    elif getattr(facts.file.model, "disabled", False):
+        yield problem(
+            "disabled_in_file",
+            "the configuration file says disabled: true, which switches all off",
+            "take that line out of it",
+        )
+    ignored = [setting.name for setting in facts.settings if setting.value == IGNORED]
     if ignored:
         yield note(
             "ignored_for_the_file",
