@@ -11,7 +11,7 @@ from pathlib import Path
 
 APPS = Path(__file__).parent / "apps"
 KERNEL_APP = APPS / "orders.py"
-_BIN = Path(sys.executable).parent
+LAUNCHER = str(Path(sys.executable).parent / "opentelemetry-instrument")
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -28,7 +28,7 @@ def run(
     *command: str, env: Mapping[str, str], instrumented: bool = True, fails: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with a command line, under ``opentelemetry-instrument`` unless told otherwise."""
-    launcher = [str(_BIN / "opentelemetry-instrument")] if instrumented else []
+    launcher = [LAUNCHER] if instrumented else []
     done = subprocess.run(
         [*launcher, sys.executable, *command],
         env=dict(env),
