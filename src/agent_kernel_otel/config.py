@@ -270,13 +270,13 @@ def _shown(setting: Field[Any], value: Any) -> str:
 
 
 def _unknown_options(block: Block | None, known: Iterable[str]) -> Iterator[str]:
-    options = [*known, _ENABLED]
     if block is None:
         return
+    options = [_ENABLED, *known]
     for name in block.options:
         if name not in options:
-            hint = _did_you_mean(str(name), options)
-            yield f"unknown setting {_option(block, name)} is ignored{hint}"
+            hint = _did_you_mean(str(name), options) or f"; expected any of {', '.join(options)}"
+            yield f"{_option(block, name)} is unknown and ignored{hint}"
 
 
 def _unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:

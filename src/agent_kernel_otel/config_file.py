@@ -83,6 +83,11 @@ class ConfigFile:
         options = blocks.get(BLOCK)
         return Block(self.path, options) if isinstance(options, Mapping) else None
 
+    @property
+    def unknown(self) -> list[str]:
+        """The keys at the top of the file that OpenTelemetry does not know, and ignores."""
+        return list(getattr(self.model, "additional_properties", None) or ())
+
 
 def config_file(environ: Mapping[str, str] | None = None) -> ConfigFile | None:
     """The file that the variable names; ``None`` where it is not set.
@@ -123,8 +128,9 @@ def _read(path: str) -> ConfigFile:
             problem=f"{VARIABLE}={path} needs opentelemetry-configuration, which is not "
             "installed: pip install 'agent-kernel-otel[config]'",
         )
-    if not Path(path).exists():
-        return ConfigFile(path, problem=f"{VARIABLE}={path} cannot be used: there is no such file")
+    if not Path(path).is_file():
+        what = "it is not a file" if Path(path).exists() else "there is no such file"
+        return ConfigFile(path, problem=f"{VARIABLE}={path} cannot be used: {what}")
     try:
         with _silent(_LOADER):
             return ConfigFile(path, load_config_file(path))

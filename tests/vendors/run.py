@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,60 +31,50 @@ KERNEL = "weaver-kernel==0.12.0"
 HINT = "OTEL_PYTHON_DISTRO=agent_kernel"
 
 
-@dataclass(frozen=True)
-class Vendor:
-    """Another distro: what is installed, and what its telemetry calls itself."""
-
-    requirements: tuple[str, ...]
-    calls_itself: str | None
-
-    @property
-    def names(self) -> list[str]:
-        return [requirement.partition("==")[0] for requirement in self.requirements]
-
-
-VENDORS = {
-    "opentelemetry": Vendor(("opentelemetry-distro==0.66b1",), None),
-    "elastic": Vendor(("elastic-opentelemetry==1.18.0",), "elastic"),
-    "splunk": Vendor(("splunk-opentelemetry==2.13.2",), "splunk-opentelemetry"),
+DISTRO_NAMES = {
+    "opentelemetry-distro": None,
+    "elastic-opentelemetry": "elastic",
+    "splunk-opentelemetry": "splunk-opentelemetry",
 }
-SEVERAL = Vendor(("opentelemetry-distro==0.66b1", "splunk-opentelemetry==2.13.2"), None)
+"""What the telemetry of each distribution says of itself."""
+ENVIRONMENTS = {
+    "opentelemetry": ("opentelemetry-distro==0.66b2",),
+    "elastic": ("elastic-opentelemetry==1.18.0",),
+    "splunk": ("splunk-opentelemetry==2.13.2",),
+    "several": ("elastic-opentelemetry==1.18.0", "splunk-opentelemetry==2.13.2"),
+}
 
-Arrange = Callable[[Path, Path, Vendor, Path], list[Path]]
+Arrange = Callable[[Path, Path, Path], list[Path]]
 
 
-def ours_before(package: Path, installed: Path, vendor: Vendor, scratch: Path) -> list[Path]:
+def ours_before(package: Path, installed: Path, scratch: Path) -> list[Path]:
     return [package]
 
 
-def ours_after(package: Path, installed: Path, vendor: Vendor, scratch: Path) -> list[Path]:
+def ours_after(package: Path, installed: Path, scratch: Path) -> list[Path]:
     return [installed, package]
 
 
-def ours_installed_first(
-    package: Path, installed: Path, vendor: Vendor, scratch: Path
-) -> list[Path]:
+def ours_installed_first(package: Path, installed: Path, scratch: Path) -> list[Path]:
     folder = scratch / "ours-installed-first"
     shutil.copytree(package, folder)
-    _install_metadata(vendor, installed, folder)
+    _install_metadata(installed, folder)
     return [folder]
 
 
-def theirs_installed_first(
-    package: Path, installed: Path, vendor: Vendor, scratch: Path
-) -> list[Path]:
+def theirs_installed_first(package: Path, installed: Path, scratch: Path) -> list[Path]:
     folder = scratch / "theirs-installed-first"
     folder.mkdir()
-    _install_metadata(vendor, installed, folder)
+    _install_metadata(installed, folder)
     shutil.copytree(package, folder, dirs_exist_ok=True)
     return [folder]
 
 
-def _install_metadata(vendor: Vendor, installed: Path, into: Path) -> None:
+def _install_metadata(installed: Path, into: Path) -> None:
     # All that the loader looks for; the code is taken from where it is.
-    for name in vendor.names:
-        (found,) = installed.glob(f"{name.replace('-', '_')}-*.dist-info")
-        shutil.copytree(found, into / found.name)
+    for name in DISTRO_NAMES:
+        for found in installed.glob(f"{name.replace('-', '_')}-*.dist-info"):
+            shutil.copytree(found, into / found.name)
 
 
 ARRANGEMENTS: tuple[Arrange, ...] = (
@@ -170,21 +159,20 @@ def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(mine)}
 
 
-def check(name: str, vendor: Vendor, base: Path, wheel: Path, package: Path) -> Iterator[str]:
-    """Every run with one vendor; yields a line for each."""
-    python = environments.environment(f"vendor-{name}", base, wheel, [*vendor.requirements, KERNEL])
+def check(name: str, base: Path, wheel: Path, package: Path) -> Iterator[str]:
+    """Every run in one environment; yields a line for each."""
+    requirements = [*ENVIRONMENTS[name], KERNEL]
+    python = environments.environment(f"vendor-{name}", base, wheel, requirements)
     (installed,) = python.parents[1].glob("lib/python3*/site-packages")
     with tempfile.TemporaryDirectory() as scratch:
         for arrange in ARRANGEMENTS:
-            path = arrange(package, installed, vendor, Path(scratch))
+            path = arrange(package, installed, Path(scratch))
             label = f"{name}, {arrange.__name__.replace('_', ' ')}"
             run = Run(python, path)
-            found = run.report.get("found", ["nothing"])
-            others = [one for one in found if one != OURS]
-            calls_itself = vendor.calls_itself
-            if vendor is SEVERAL and others[0] == "splunk-opentelemetry":
-                calls_itself = "splunk-opentelemetry"
-            yield _line(f"{label} (found {', '.join(found)})", run, calls_itself, others[0])
+            found = run.report.get("found", [])
+            first = next((one for one in found if one != OURS), "")
+            label_found = f"{label} (found {', '.join(found)})"
+            yield _line(label_found, run, DISTRO_NAMES.get(first), first)
             if arrange in {ours_before, ours_after}:
                 run = Run(python, path, OTEL_PYTHON_DISTRO="agent_kernel")
                 yield _line(f"{label}, ours chosen", run, OURS, None)
@@ -199,9 +187,8 @@ def _line(label: str, run: Run, calls_itself: str | None, hint_names: str | None
 
 
 def main() -> int:
-    vendors = {**VENDORS, "several": SEVERAL}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("vendors", nargs="*", default=[*vendors], help="default: all")
+    parser.add_argument("vendors", nargs="*", default=[*ENVIRONMENTS], help="default: all")
     parser.add_argument("--python", default=sys.executable, help="version, command or path")
     options = parser.parse_args()
     base = environments.interpreter(options.python)
@@ -211,7 +198,7 @@ def main() -> int:
         package = environments.install_package(wheel, Path(scratch))
 
         def lines(name: str) -> list[str]:
-            return list(check(name, vendors[name], base, wheel, package))
+            return list(check(name, base, wheel, package))
 
         for found in pool.map(lines, options.vendors):
             for line in found:

@@ -85,6 +85,10 @@ def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
         # Nothing at all, rather than data that goes where the user has not said.
         _logger.error("%s; OpenTelemetry is not set up, and the app runs without it", file.problem)
         return
+    if file.unknown:
+        _logger.warning(
+            "%s=%s: unknown and ignored: %s", OTEL_CONFIG_FILE, file.path, ", ".join(file.unknown)
+        )
     version = kwargs.get("auto_instrumentation_version")
     try:
         with our_pipelines(process_config().exit_timeout):
