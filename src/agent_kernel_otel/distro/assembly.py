@@ -56,7 +56,7 @@ def our_pipelines(exit_timeout: float) -> Iterator[None]:
             module = importlib.import_module(module_name)
         except ImportError:
             continue  # the one for files is an extra
-        for name, ours in _SUBSTITUTES.items():
+        for name, ours in SUBSTITUTES.items():
             if hasattr(module, name):
                 replaced.append((module, name, getattr(module, name)))
                 setattr(module, name, ours)
@@ -108,7 +108,7 @@ def _renew_instance_id(resource: Resource) -> None:
     attributes._dict.update(ServiceInstanceIdResourceDetector().detect().attributes)
 
 
-_SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
+SUBSTITUTES: Final[dict[str, Callable[..., Any]]] = {
     "BatchSpanProcessor": BatchingSpanProcessor,
     "BatchLogRecordProcessor": BatchingLogRecordProcessor,
     "PeriodicExportingMetricReader": PunctualMetricReader,
