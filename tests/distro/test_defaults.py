@@ -6,20 +6,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 
 from agent_kernel_otel import __version__
 from agent_kernel_otel.distro.defaults import (
+    DEFAULTS,
     apply_defaults,
     effective_configuration,
     is_disabled,
     other_configurator,
     other_distro,
     resource_attributes,
+    resource_detectors,
     service_name,
 )
 
 
-def test_an_empty_environment_gets_all_signals_by_otlp_over_grpc() -> None:
+def test_an_empty_environment_gets_all_signals_by_otlp_over_grpc_and_what_production_needs() -> (
+    None
+):
     environ: dict[str, str] = {}
     apply_defaults(environ)
     assert environ == {
@@ -27,20 +32,35 @@ def test_an_empty_environment_gets_all_signals_by_otlp_over_grpc() -> None:
         "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_LOGS_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "16384",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "128",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "16384",
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "128",
+        "OTEL_METRICS_EXEMPLAR_FILTER": "trace_based",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
+        "OTEL_TRACES_SAMPLER": "parentbased_always_on",
+        "OTEL_PROPAGATORS": "tracecontext,baggage",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": resource_detectors(),
     }
 
 
 def test_what_the_user_set_stays_as_it_is() -> None:
-    environ = {
-        "OTEL_TRACES_EXPORTER": "console",
-        "OTEL_METRICS_EXPORTER": "none",
-        "OTEL_LOGS_EXPORTER": "otlp,console",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example",
-    }
+    environ = dict.fromkeys(DEFAULTS, "the user's own")
     before = dict(environ)
     apply_defaults(environ)
     assert environ == before
+
+
+def test_no_resource_detector_tells_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.orig_argv", ["python", "app.py", "--token", "s3cr3t-of-mine"])
+    monkeypatch.setattr("sys.argv", ["app.py", "--token", "s3cr3t-of-mine"])
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", resource_detectors())
+    resource = Resource.create()
+    assert "host.name" in resource.attributes
+    assert "s3cr3t-of-mine" not in resource.to_json()
 
 
 def test_an_empty_value_counts_as_not_set() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Final
@@ -52,24 +53,75 @@ def resource_detectors() -> str:
     return "host,os,process" if silent else "host,os"
 
 
+@dataclass(frozen=True)
+class Default:
+    """A variable that is set where the user has not.
+
+    Attributes:
+        variable: Its name.
+        value: What it is set to.
+        reason: Why, for the reference page; what was measured is in ``docs/performance.md``.
+    """
+
+    variable: str
+    value: str
+    reason: str
+
+
+_ALL_OTLP: Final = "All three signals, to a Collector or a backend that takes OTLP."
+_BURSTS: Final = "A burst of 8,000 fits; the SDK's own 2048 loses most of it. At worst some 48 MB."
+_SHORT: Final = (
+    "To encode a batch keeps the interpreter's lock: with 128 the longest delays of the app's calls "
+    "are less than half of those with the SDK's own 512."
+)
+DEFAULTS_WITH_REASONS: Final = (
+    Default(OTEL_TRACES_EXPORTER, "otlp", _ALL_OTLP),
+    Default(OTEL_METRICS_EXPORTER, "otlp", _ALL_OTLP),
+    Default(OTEL_LOGS_EXPORTER, "otlp", _ALL_OTLP),
+    Default(
+        OTEL_EXPORTER_OTLP_PROTOCOL,
+        "grpc",
+        "What collectors listen for first. Forking while it exports, its known trap, is closed.",
+    ),
+    Default(
+        OTEL_EXPORTER_OTLP_TIMEOUT,
+        "3",
+        "Seconds; the SDK's own 10 keep a thread and a queue waiting for who does not answer. A "
+        "collector that takes longer loses every batch: raise it for one that is far away.",
+    ),
+    Default(OTEL_BSP_MAX_QUEUE_SIZE, "16384", _BURSTS),
+    Default(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "128", _SHORT),
+    Default(OTEL_BLRP_MAX_QUEUE_SIZE, "16384", _BURSTS),
+    Default(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, "128", _SHORT),
+    Default(
+        OTEL_METRICS_EXEMPLAR_FILTER,
+        "trace_based",
+        "Histogram points link to a trace that shows such a case.",
+    ),
+    Default(
+        OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE,
+        "cumulative",
+        "Prometheus drops deltas without a word; a backend that wants deltas is told so here.",
+    ),
+    Default(
+        OTEL_TRACES_SAMPLER,
+        "parentbased_always_on",
+        "A refusal is rare, and a share taken at the start loses it. Take shares at the gateway.",
+    ),
+    Default(OTEL_PROPAGATORS, "tracecontext,baggage", "The W3C formats, that all others read."),
+    Default(
+        OTEL_EXPERIMENTAL_RESOURCE_DETECTORS,
+        resource_detectors(),
+        "Host, operating system and process; the last one not with SDKs before 1.45, which would "
+        "add the command line and the secrets on it.",
+    ),
+)
+"""What is set where the user has set nothing. The endpoint is left to the exporter: its own
+default is localhost:4317, or 4318 over HTTP."""
+
 DEFAULTS: Final[Mapping[str, str]] = {
-    OTEL_TRACES_EXPORTER: "otlp",
-    OTEL_METRICS_EXPORTER: "otlp",
-    OTEL_LOGS_EXPORTER: "otlp",
-    OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
-    OTEL_EXPORTER_OTLP_TIMEOUT: "3",
-    OTEL_BSP_MAX_QUEUE_SIZE: "16384",
-    OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "128",
-    OTEL_BLRP_MAX_QUEUE_SIZE: "16384",
-    OTEL_BLRP_MAX_EXPORT_BATCH_SIZE: "128",
-    OTEL_METRICS_EXEMPLAR_FILTER: "trace_based",
-    OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: "cumulative",
-    OTEL_PROPAGATORS: "tracecontext,baggage",
-    OTEL_TRACES_SAMPLER: "parentbased_always_on",
-    OTEL_EXPERIMENTAL_RESOURCE_DETECTORS: resource_detectors(),
+    default.variable: default.value for default in DEFAULTS_WITH_REASONS
 }
-"""What is set where the user has set nothing; ``docs/defaults.md`` has the reason for each. The
-endpoint is left to the exporter: its own default is localhost:4317."""
 
 _SECRET_VARIABLE: Final = re.compile(r"HEADERS|_KEY$|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SHOWN_PREFIX: Final = "OTEL_"
