@@ -7,11 +7,17 @@ Run it with ``make docs`` after a change to ``semconv.py`` or to the table of pa
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
-from agent_kernel_otel import semconv
+from agent_kernel_otel import InstrumentationConfig, semconv
+from agent_kernel_otel.distro.defaults import DEFAULTS_WITH_REASONS, Default
+from agent_kernel_otel.distro.ledger import LOGS, METRICS, REASONS, TRACES
+from agent_kernel_otel.distro.meter_state import SERIES_LIMIT
 from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
 
 DOCS = Path(__file__).parent
@@ -98,6 +104,131 @@ def tracing() -> str:
     )
 
 
+_CONFIGURATION_HEAD = """\
+# Configuration reference
+
+<!-- Written by docs/generate.py from the code. Do not edit. -->
+
+## Settings of the instrumentation
+
+Each can be given by keyword (`KernelInstrumentor().instrument(span_level="debug")`), in
+OpenTelemetry's [configuration file](#the-configuration-file), or by an environment variable: its
+name in upper case after `OTEL_AGENT_KERNEL_`. A keyword wins over the file, the file over the
+environment, and the environment over the default. A keyword that cannot be read raises
+`ConfigurationError`; anything else that cannot is reported in one line, and the next source counts.
+"""
+
+_CONFIGURATION_FILE = """
+## The configuration file
+
+OpenTelemetry's declarative configuration (experimental) needs
+`pip install 'agent-kernel-otel[config]'`, and `OTEL_CONFIG_FILE` that names the file. Where it is
+set, OpenTelemetry ignores its own variables, so that the file says all:
+
+```yaml
+file_format: "1.0"
+resource:
+  attributes:
+    - {name: service.name, value: support-agent}
+tracer_provider:
+  processors:
+    - batch: {exporter: {otlp_grpc: {endpoint: "http://localhost:4317"}}}
+instrumentation/development:
+  python:
+    weaver_kernel:
+      span_level: debug
+      principal_id: hash
+```
+
+`enabled: false` in the block of `weaver_kernel` leaves kernels alone. A file that cannot be used sets
+up nothing, so that no data goes where it should not; one line says what is wrong with it.
+"""
+
+_DEFAULTS_HEAD = """
+## What the distro sets
+
+Under `opentelemetry-instrument`, and only where you have not set the variable; an empty value counts
+as not set. What OpenTelemetry reads besides, such as `OTEL_EXPORTER_OTLP_ENDPOINT` or
+`OTEL_EXPORTER_OTLP_HEADERS`, is its own.
+"""
+
+_BEYOND_VARIABLES = """
+Beyond variables:
+
+- The service is named after the script or module, where nothing names it; its process has a
+  `service.instance.id`, and a forked child one of its own.
+- An instrument keeps at most {limit} attribute sets apart, the others share the one with
+  `otel.metric.overflow=true`; on every SDK. A view of your own goes without this bound.
+- Metrics are collected once at the start, at intervals, and once at the end, so that a job of a
+  second is seen.
+- The end of the process, and SIGTERM, send what is left within `exit_timeout` and no longer.
+
+## Metrics of the distro
+"""
+
+
+def configuration() -> str:
+    """The page ``configuration.md``."""
+    meanings = _documented_attributes(InstrumentationConfig)
+    return "\n".join(
+        [
+            _CONFIGURATION_HEAD,
+            *_table(
+                ("setting", "default", "meaning"),
+                (
+                    (f"`{setting.name}`", _default(setting.default), meanings[setting.name])
+                    for setting in fields(InstrumentationConfig)
+                ),
+            ),
+            _CONFIGURATION_FILE,
+            _DEFAULTS_HEAD.lstrip(),
+            *_table(
+                ("variable", "set to", "why"),
+                (
+                    (f"`{default.variable}`", f"`{_shown(default)}`", default.reason)
+                    for default in DEFAULTS_WITH_REASONS
+                ),
+            ),
+            _BEYOND_VARIABLES.format(limit=SERIES_LIMIT),
+            *_table(
+                ("metric", "instrument", "unit", "attributes", "meaning"),
+                (
+                    (
+                        f"`{metric.name}`",
+                        metric.instrument,
+                        f"`{metric.unit}`",
+                        ", ".join(f"`{key}`" for key in metric.attributes),
+                        metric.description,
+                    )
+                    for metric in semconv.METRICS.values()
+                ),
+            ),
+            "",
+            f"Signals: `{TRACES}`, `{METRICS}`, `{LOGS}`; of metrics, one collection is one item.",
+            "Reasons: " + ", ".join(f"`{reason}`" for reason in ("refused", *REASONS)) + ".",
+            "",
+        ]
+    )
+
+
+def _documented_attributes(of: type) -> dict[str, str]:
+    section = inspect.cleandoc(of.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)[1:]
+    texts = (re.sub(r"\s+", " ", text).replace("``", "`").strip() for text in entries[1::2])
+    return dict(zip(entries[::2], texts, strict=True))
+
+
+def _default(value: object) -> str:
+    if value is None or value == frozenset():
+        return "none"
+    return f"`{str(value).lower()}`"
+
+
+def _shown(default: Default) -> str:
+    # The page is the same whatever SDK it is made with.
+    return "host,os,process" if "DETECTORS" in default.variable else default.value
+
+
 def _attribute_row(attribute: semconv.AttributeDefinition) -> tuple[str, ...]:
     values = ""
     if attribute.values:
@@ -134,7 +265,7 @@ def _row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-PAGES = {"tracing.md": tracing}
+PAGES = {"tracing.md": tracing, "configuration.md": configuration}
 
 
 def main() -> int:
