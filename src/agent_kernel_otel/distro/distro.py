@@ -16,7 +16,7 @@ from opentelemetry.util._importlib_metadata import entry_points
 from agent_kernel_otel import config_file
 from agent_kernel_otel.distro.declarative import scrub_kernel_records
 from agent_kernel_otel.distro.defaults import ENTRY_POINT, apply_defaults, is_set
-from agent_kernel_otel.distro.handlers import attend_exporting_handlers
+from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
 from agent_kernel_otel.distro.hints import announce
 from agent_kernel_otel.distro.selection import is_ours, select
 from agent_kernel_otel.faults import faults
@@ -51,8 +51,9 @@ class AgentKernelDistro(BaseDistro):  # type: ignore[misc]
     """What ``opentelemetry-instrument`` starts with; it is never used by hand."""
 
     def _configure(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
-        selection = select(os.environ)
-        if not selection.ours:
+        # What is wrong with the settings is said now: later there is a handler that only exports.
+        process_config()
+        if not select(os.environ).ours:
             return
         if not all(map(is_ours, entry_points(group="opentelemetry_configurator"))):
             # Another one may be found before ours, and would be taken although ours is asked for.
