@@ -9,10 +9,10 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix vendors upstream bench docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream bench bench-latency docs wheel smoke clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make the virtual environment
 
@@ -41,6 +41,9 @@ upstream: $(STAMP) ## run the kernel's own tests without and with the instrument
 
 bench: $(STAMP) ## measure the overhead
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-latency: $(STAMP) ## measure the tail of an app's latency while spans are exported
+	$(BIN)/python benchmarks/latency.py $(ARGS)
 
 docs: $(STAMP) ## generate the reference pages
 	$(BIN)/python docs/generate.py
