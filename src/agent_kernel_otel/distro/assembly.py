@@ -66,17 +66,18 @@ def our_pipelines(exit_timeout: float) -> Iterator[None]:
         for module, name, original in replaced:
             setattr(module, name, original)
         quieten_exporters()
+        lifecycle.come_first()
 
 
 def _tracer_provider(*args: Any, **kwargs: Any) -> TracerProvider:
-    provider = TracerProvider(*args, **{**kwargs, "shutdown_on_exit": False})
-    _attend(provider, provider.resource)
+    provider = TracerProvider(*args, **kwargs)
+    _attend_fork(provider, provider.resource)
     return provider
 
 
 def _logger_provider(*args: Any, **kwargs: Any) -> LoggerProvider:
-    provider = LoggerProvider(*args, **{**kwargs, "shutdown_on_exit": False})
-    _attend(provider, provider.resource)
+    provider = LoggerProvider(*args, **kwargs)
+    _attend_fork(provider, provider.resource)
     return provider
 
 
@@ -84,17 +85,16 @@ def _meter_provider(*args: Any, **kwargs: Any) -> MeterProvider:
     # An instrument that two views match is exported twice: a user's views go without ours.
     if not kwargs.get("views"):
         kwargs["views"] = meter_state.limiting_views()
-    provider = MeterProvider(*args, **{**kwargs, "shutdown_on_exit": False})
+    provider = MeterProvider(*args, **kwargs)
     if not meter_state.HAS_LIMIT:
         meter_state.limit_series(provider)
-    _attend(provider, provider._sdk_config.resource)
+    _attend_fork(provider, provider._sdk_config.resource)
     lifecycle.in_child(partial(meter_state.forget_measurements, provider))
     own_metrics.register(provider)
     return provider
 
 
-def _attend(provider: Any, resource: Resource) -> None:
-    lifecycle.at_end(provider.shutdown)
+def _attend_fork(provider: Any, resource: Resource) -> None:
     # SDKs before 1.45 give each process an id of its own, but a forked child its parent's.
     if not hasattr(provider, "_handle_fork") and SERVICE_INSTANCE_ID not in given_attributes(
         os.environ

@@ -47,7 +47,6 @@ class Lifecycle:
     def __init__(self) -> None:
         self.exit_timeout = 1.2
         self.pipelines: list[Pipeline] = []
-        self._at_end: list[Callable[[], Any]] = []
         self._in_child: list[Callable[[], Any]] = []
         self._installed = False
         self._sigterm: Any = signal.SIG_DFL
@@ -68,9 +67,11 @@ class Lifecycle:
                 )
             self._attend_sigterm()
 
-    def at_end(self, action: Callable[[], Any]) -> None:
-        """Have something done at the end, once the pipelines are closed."""
-        self._at_end.append(action)
+    def come_first(self) -> None:
+        """Have the pipelines closed before the providers end, who do so one after another."""
+        if self._installed:
+            atexit.unregister(self.end)
+            atexit.register(self.end)
 
     def in_child(self, action: Callable[[], Any]) -> None:
         """Have something done in every forked child."""
@@ -102,8 +103,6 @@ class Lifecycle:
             return
         try:
             self._close()
-            for action in self._at_end:
-                action()
             notices.summarize()
             if REPORT_VARIABLE in os.environ:
                 from agent_kernel_otel.distro.report import write_report_if_asked  # noqa: PLC0415 - seldom asked
