@@ -18,7 +18,7 @@ from agent_kernel_otel import InstrumentationConfig, semconv
 from agent_kernel_otel.distro.defaults import DEFAULTS_WITH_REASONS, Default
 from agent_kernel_otel.distro.ledger import LOGS, METRICS, REASONS, TRACES
 from agent_kernel_otel.distro.meter_state import SERIES_LIMIT
-from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
+from agent_kernel_otel.weaver.targets import OPERATIONS, OWN_DRIVERS, OWN_FUNCTIONS, SEAMS
 
 DOCS = Path(__file__).parent
 
@@ -83,7 +83,7 @@ def tracing() -> str:
             "\nEvents have the context of their span. Their body is a line for people, made of the",
             "names above.\n",
             "## What is patched\n",
-            "The `Kernel` class and nothing else; [how and why](how-it-attaches.md).\n",
+            "The `Kernel` class; [how and why](how-it-attaches.md).\n",
             *_table(
                 ("method of `Kernel`", "opens"),
                 ((f"`{target.method}`", f"`{target.span}`") for target in OPERATIONS),
@@ -97,6 +97,16 @@ def tracing() -> str:
                         ", ".join(f"`{name}`" for name in sorted(seam.operations)),
                     )
                     for seam in SEAMS
+                ),
+            ),
+            "\nWith `propagate_context`, [the trace context is written](how-it-attaches.md#propagation)",
+            "into these requests. The drivers are not patched for it, but run on views of themselves; the",
+            "function is wrapped in the module of `Kernel`.\n",
+            *_table(
+                ("`propagate_context`", "request of", "where the context goes"),
+                (
+                    *((f"`{d.path}`", f"`{d.name}.execute`", d.carrier) for d in OWN_DRIVERS),
+                    *((f"`{f.path}`", f"`{f.name}`", f.carrier) for f in OWN_FUNCTIONS),
                 ),
             ),
             "",

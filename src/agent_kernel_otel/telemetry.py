@@ -140,7 +140,8 @@ class Telemetry:
             tracer_provider, logger_provider = self._providers = providers
             self.start_span = tracer_provider.get_tracer(self._scope, __version__).start_span
             self._emit = logger_provider.get_logger(self._scope, __version__).emit
-            self._listening = any(map(_is_real, providers))
+            # Without an SDK a context from outside is still to be handed on, where that is wanted.
+            self._listening = any(map(_is_real, providers)) or bool(self.config.propagate_context)
             self._settled = all(map(_is_real, providers))
         except Exception:
             faults.swallow("asking the providers for a tracer and a logger")

@@ -33,6 +33,13 @@ class Activation:
         """Whether any kernel is traced, or all that come will be."""
         return self.everywhere is not None or any(list(self._choices.values()))
 
+    def propagated(self) -> frozenset[str]:
+        """Into which requests any of the configurations wants the trace context written."""
+        configured = [self.everywhere, *list(self._choices.values())]
+        return frozenset[str]().union(
+            *(one.telemetry.config.propagate_context for one in configured if one is not None)
+        )
+
     def choose(self, kernel: Any, instrumentation: WeaverInstrumentation | None) -> None:
         """Trace one kernel by its own configuration, or with ``None`` not at all."""
         self._choices.put(kernel, instrumentation)

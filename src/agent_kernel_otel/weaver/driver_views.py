@@ -13,6 +13,7 @@ from opentelemetry.trace import Span
 from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+from agent_kernel_otel.weaver.propagation import run_as
 
 
 def driver_view(call: InvokeCall, driver_id: Any, driver: Any) -> Any:
@@ -61,7 +62,11 @@ class DriverView:
         span = call.attempting(self._tried_as)
         try:
             with Aside(context_of(span)):
-                result = await self._driver.execute(*args, **kwargs)
+                driver = self._driver
+                senders = call.instrumentation.senders
+                if senders:
+                    driver = run_as(driver, senders)
+                result = await driver.execute(*args, **kwargs)
         except BaseException as error:
             call.attempted(span, error)
             raise

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.trace import TracerProvider
 
+    from agent_kernel_otel.weaver.propagation import DriverSelf
+
 
 class WeaverInstrumentation:
     """What the traced calls share: telemetry, grants, kernels, and which views they need.
@@ -28,6 +30,8 @@ class WeaverInstrumentation:
     Args:
         config: The configuration.
         views: The views of each operation, by the name of its span.
+        senders: What the kernel's drivers run on to write the trace context into their requests,
+            by the name of their class.
         first_met: Called with each kernel when it is met for the first time.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
@@ -37,6 +41,7 @@ class WeaverInstrumentation:
         self,
         config: InstrumentationConfig,
         views: Mapping[str, Views],
+        senders: Mapping[str, type[DriverSelf]],
         first_met: Callable[[Any], None],
         *,
         tracer_provider: TracerProvider | None = None,
@@ -53,6 +58,7 @@ class WeaverInstrumentation:
         self.grants = GrantLedger()
         self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session), first_met)
         self.views = views
+        self.senders = senders
 
     def start_attributes(
         self, kernel: Any, subject: Any, principal: Any, *, as_tool: bool = False

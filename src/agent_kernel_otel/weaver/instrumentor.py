@@ -24,8 +24,9 @@ from agent_kernel_otel.weaver.activation import activation
 from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
 from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
-from agent_kernel_otel.weaver.patching import KernelPatches, missing_seams
-from agent_kernel_otel.weaver.targets import VIEWS
+from agent_kernel_otel.weaver.patching import KernelPatches, missing_requests, missing_seams
+from agent_kernel_otel.weaver.propagation import warn_without_effect
+from agent_kernel_otel.weaver.targets import senders_for, views_for
 
 _logger = logging.getLogger(__name__)
 
@@ -161,10 +162,12 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
         )
     if config is None or settings:
         config = InstrumentationConfig.resolve({**_fields(config), **settings}, block=block)
+    paths = config.propagate_context
     return WeaverInstrumentation(
         config,
-        VIEWS,
-        _warn_of_missing_seams,
+        views_for(paths),
+        senders_for(paths),
+        lambda kernel: _warn_of_what_is_missing(kernel, paths),
         tracer_provider=tracer_provider,
         logger_provider=logger_provider,
     )
@@ -186,13 +189,15 @@ def _kernel_class_of(kernel: Any) -> type:
     )
 
 
-def _warn_of_missing_seams(kernel: Any) -> None:
+def _warn_of_what_is_missing(kernel: Any, paths: frozenset[str]) -> None:
     missing = [name for name in missing_seams(kernel) if name not in _warned_of]
     if missing:
         _warned_of.update(missing)
         _logger.warning(
             "this release of the kernel has no %s; some spans will be missing", ", ".join(missing)
         )
+    for path, name in missing_requests(_kernel_class_of(kernel), paths) if paths else ():
+        warn_without_effect(path, f"this release of the kernel has no {name}")
 
 
 _warned_of: set[str] = set()
@@ -252,7 +257,7 @@ class _Switch:
             if kernel_class is not None:
                 self.add(kernel_class)
         for patches in self._patches.values():
-            patches.install()
+            patches.install(activation.propagated())
         for name in IMPORT_NAMES:
             module = sys.modules.get(f"{name}.otel")
             if module is not None:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patches on the ``Kernel`` class, and their exact undoing."""
+"""Patches on the ``Kernel`` class and beside it, and their exact undoing."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import wrapt
 
 from agent_kernel_otel.operation import current_operation
-from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
+from agent_kernel_otel.weaver.targets import OPERATIONS, OWN_DRIVERS, OWN_FUNCTIONS, SEAMS
 
 _logger = logging.getLogger(__name__)
 
@@ -73,22 +75,24 @@ class OperationWrapper(wrapt.FunctionWrapper):  # type: ignore[type-arg]
 
 
 class _Wrapper(NamedTuple):
-    """A wrapper of ours on a method.
+    """A wrapper of ours on a method or a function.
 
     Attributes:
-        wrapper: What was put on the class.
+        owner: The class or the module.
+        wrapper: What was put there.
         original: What was there before.
         switch: Emptied to switch the wrapper off for good. wrapt asks for its truth at each
             call, which for a list costs nothing.
     """
 
+    owner: Any
     wrapper: Any
     original: Any
     switch: list[bool]
 
 
 class KernelPatches:
-    """All patches on one ``Kernel`` class.
+    """All patches on one ``Kernel`` class, and beside it.
 
     Args:
         kernel_class: The class, not a subclass of it.
@@ -100,8 +104,16 @@ class KernelPatches:
         self._descriptors: dict[str, SeamDescriptor] = {}
         self._warned_of: set[str] = set()
 
-    def install(self) -> None:
-        """Patch what is there; what a release lacks means fewer spans, and one warning."""
+    def install(self, propagated: frozenset[str] = frozenset()) -> None:
+        """Patch what is there; what a release lacks means fewer spans, and one warning.
+
+        Args:
+            propagated: Into which requests the trace context is to be written.
+        """
+        module = sys.modules.get(self.kernel_class.__module__)
+        for function in OWN_FUNCTIONS:
+            if function.path in propagated and module is not None:
+                self._wrap(module, function.name, wrapt.FunctionWrapper, function.wrapper)
         missing = [*self._wrap_operations(), *self._describe_seams()]
         news = [name for name in missing if name not in self._warned_of]
         if news:
@@ -122,10 +134,10 @@ class KernelPatches:
         A wrapper that somebody else has wrapped since stays where it is and lets calls through:
         taking it out would take theirs along.
         """
-        for method, ours in list(self._wrappers.items()):
-            if self.kernel_class.__dict__.get(method) is ours.wrapper:
-                setattr(self.kernel_class, method, ours.original)
-                del self._wrappers[method]
+        for name, ours in list(self._wrappers.items()):
+            if vars(ours.owner).get(name) is ours.wrapper:
+                setattr(ours.owner, name, ours.original)
+                del self._wrappers[name]
         for name, descriptor in list(self._descriptors.items()):
             if self.kernel_class.__dict__.get(name) is descriptor:
                 delattr(self.kernel_class, name)
@@ -134,23 +146,28 @@ class KernelPatches:
     def _wrap_operations(self) -> list[str]:
         missing = []
         for target in OPERATIONS:
-            original = self.kernel_class.__dict__.get(target.method)
-            if original is None:
-                if target.in_all_releases:
-                    missing.append(target.method)
-                continue
-            ours = self._wrappers.get(target.method)
-            if ours is not None:
-                if _is_within(ours.wrapper, original):
-                    continue
-                # Whoever wrapped it hides what is below: ours may be there, or may be gone. The
-                # new one goes on top, and the old one must not open a second span.
-                ours.switch.clear()
-            switch: Any = [True]
-            wrapper = OperationWrapper(original, target.wrapper(original), enabled=switch)
-            setattr(self.kernel_class, target.method, wrapper)
-            self._wrappers[target.method] = _Wrapper(wrapper, original, switch)
+            there = self._wrap(self.kernel_class, target.method, OperationWrapper, target.wrapper)
+            if not there and target.in_all_releases:
+                missing.append(target.method)
         return missing
+
+    def _wrap(self, owner: Any, name: str, kind: Any, make: Callable[[Any], Any]) -> bool:
+        """Wrap a method or a function, unless that is done; whether there is one at all."""
+        original = vars(owner).get(name)
+        if original is None:
+            return False
+        ours = self._wrappers.get(name)
+        if ours is not None:
+            if _is_within(ours.wrapper, original):
+                return True
+            # Whoever wrapped it hides what is below: ours may be there, or may be gone. The
+            # new one goes on top, and the old one must not open a second span.
+            ours.switch.clear()
+        switch: Any = [True]
+        wrapper = kind(original, make(original), enabled=switch)
+        setattr(owner, name, wrapper)
+        self._wrappers[name] = _Wrapper(owner, wrapper, original, switch)
+        return True
 
     def _describe_seams(self) -> list[str]:
         taken = []
@@ -173,6 +190,22 @@ def missing_seams(kernel: Any) -> list[str]:
         for seam in SEAMS
         if seam.in_all_releases and seam.attribute not in vars(kernel)
     ]
+
+
+def missing_requests(kernel_class: type, paths: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Of the requests that are to carry the trace context, those that a release does not make.
+
+    Yields:
+        The value of ``propagate_context``, and the name of what would make them.
+    """
+    module = kernel_class.__module__
+    package = sys.modules.get(module.partition(".")[0])
+    for driver in OWN_DRIVERS:
+        if driver.path in paths and not hasattr(package, driver.name):
+            yield driver.path, driver.name
+    for function in OWN_FUNCTIONS:
+        if function.path in paths and not hasattr(sys.modules.get(module), function.name):
+            yield function.path, function.name
 
 
 def _is_within(wrapper: Any, method: Any) -> bool:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is patched on the Weaver kernel, and all of it: the ``Kernel`` class and nothing else.
+"""What is patched on the Weaver kernel, and all of it: the ``Kernel`` class and next to nothing else.
 
 Each operation is wrapped. Each private collaborator attribute becomes a descriptor that hands
-out a view while one of our operations runs, and the raw object at all other times.
+out a view while one of our operations runs, and the raw object at all other times. One function
+beside the class is wrapped too, and only where its requests are to carry the trace context.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.operation import Views
-from agent_kernel_otel.weaver import operations, views
+from agent_kernel_otel.weaver import operations, propagation, views
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Seam:
         view: Makes what the kernel sees instead, of the call and the collaborator.
         operations: Spans of the operations in which it does.
         decides: Whether it makes policy decisions, which are told even of unsampled calls.
+        sends: Values of ``propagate_context`` for which it must be seen in unsampled calls too.
         in_all_releases: Whether every release has it; if so, its absence deserves a warning.
     """
 
@@ -49,7 +51,44 @@ class Seam:
     view: Callable[[Any, Any], Any]
     operations: frozenset[str]
     decides: bool = False
+    sends: frozenset[str] = frozenset()
     in_all_releases: bool = True
+
+
+@dataclass(frozen=True)
+class OwnDriver:
+    """A driver class of the kernel's that makes requests. It is not patched, but runs on a view.
+
+    Attributes:
+        path: The value of ``propagate_context`` that asks for the trace context in its requests.
+        name: The class's name, under which the kernel exports it.
+        view: Makes what its ``execute`` runs on.
+        carrier: Where in the request the context goes.
+    """
+
+    path: str
+    name: str
+    view: type[propagation.DriverSelf]
+    carrier: str
+
+
+@dataclass(frozen=True)
+class OwnFunction:
+    """A function of the kernel's that makes requests, in the module of ``Kernel``.
+
+    It is wrapped only where its requests are to carry the trace context.
+
+    Attributes:
+        path: As for :class:`OwnDriver`.
+        name: The function's name.
+        wrapper: Makes its wrapper, of the original.
+        carrier: As for :class:`OwnDriver`.
+    """
+
+    path: str
+    name: str
+    wrapper: Callable[[Callable[..., Any]], operations.Wrapper]
+    carrier: str
 
 
 _INVOKE: Final = frozenset({semconv.INVOKE})
@@ -67,7 +106,7 @@ SEAMS: Final = (
     Seam("_policy", views.PolicyView, frozenset({semconv.GRANT}), decides=True),
     Seam("_token_provider", views.token_provider_view, _INVOKE | {semconv.GRANT}, decides=True),
     Seam("_router", views.router_view, _INVOKE),
-    Seam("_drivers", views.drivers_view, _INVOKE),
+    Seam("_drivers", views.drivers_view, _INVOKE, sends=frozenset({"http", "mcp"})),
     Seam("_firewall", views.FirewallView, _INVOKE),
     Seam("_handle_store", views.handle_store_view, _INVOKE | {semconv.EXPAND}),
     Seam("_trace_store", views.trace_store_view, _INVOKE | {semconv.GRANT, semconv.EXPAND}),
@@ -75,16 +114,42 @@ SEAMS: Final = (
 )
 
 
-def _views_in(operation: str, *, sampled: bool) -> dict[str, Callable[[Any, Any], Any]]:
+OWN_DRIVERS: Final = (
+    OwnDriver("http", "HTTPDriver", propagation.HTTPDriverSelf, "headers"),
+    OwnDriver("mcp", "MCPDriver", propagation.MCPDriverSelf, "`params._meta` of `tools/call`"),
+)
+
+OWN_FUNCTIONS: Final = (
+    OwnFunction("federation", "perform_discover_peers", propagation.discover_peers, "headers"),
+)
+
+
+def views_for(paths: frozenset[str]) -> dict[str, Views]:
+    """The same table from the operations' side: their views by the name of their span.
+
+    Args:
+        paths: The value of ``propagate_context``.
+    """
+
+    def views_in(operation: str, *, sampled: bool) -> dict[str, Callable[[Any, Any], Any]]:
+        return {
+            seam.attribute: seam.view
+            for seam in SEAMS
+            if operation in seam.operations and (sampled or seam.decides or seam.sends & paths)
+        }
+
     return {
-        seam.attribute: seam.view
-        for seam in SEAMS
-        if operation in seam.operations and (sampled or seam.decides)
+        target.span: Views(
+            views_in(target.span, sampled=True), views_in(target.span, sampled=False)
+        )
+        for target in OPERATIONS
     }
 
 
-VIEWS: Final = {
-    target.span: Views(_views_in(target.span, sampled=True), _views_in(target.span, sampled=False))
-    for target in OPERATIONS
-}
-"""The same table from the operations' side: their views by the name of their span."""
+def senders_for(paths: frozenset[str]) -> dict[str, type[propagation.DriverSelf]]:
+    """What the kernel's drivers run on, by the name of their class.
+
+    Args:
+        paths: The value of ``propagate_context``.
+    """
+    return {driver.name: driver.view for driver in OWN_DRIVERS if driver.path in paths}
