@@ -13,6 +13,7 @@ import pytest
 
 from agent_kernel_otel import ConfigurationError, InstrumentationConfig
 from agent_kernel_otel.config import variable_of
+from agent_kernel_otel.config_file import PLACE, Block
 from tests.distro.zero_code import environment
 
 CHOICES = {
@@ -91,6 +92,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("capture_content", "everything", "arguments, goals, justifications, results"),
     ("capture_content", "goals,", "arguments, goals, justifications, results"),
     ("capture_content", 5, "arguments, goals, justifications, results"),
+    ("capture_content", {"goals": False}, "arguments, goals, justifications, results"),
     ("capability_id_limit", "0", "expected a whole number of at least 1"),
     ("capability_id_limit", "-1", "expected a whole number of at least 1"),
     ("capability_id_limit", "many", "expected a whole number of at least 1"),
@@ -150,6 +152,77 @@ def test_a_keyword_wins_over_the_environment() -> None:
     environ = {"OTEL_AGENT_KERNEL_SPAN_LEVEL": "off", "OTEL_AGENT_KERNEL_PRINCIPAL_ID": "off"}
     config = InstrumentationConfig.resolve({"span_level": "debug"}, environ)
     assert (config.span_level, config.principal_id) == ("debug", "off")
+
+
+def in_file(**options: Any) -> Block:
+    return Block("otel.yaml", options)
+
+
+@pytest.mark.parametrize(("name", "value", "meaning"), BY_KEYWORD)
+def test_each_field_is_read_from_a_file(name: str, value: Any, meaning: Any) -> None:
+    config = InstrumentationConfig.resolve(environ={}, block=in_file(**{name: value}))
+    assert getattr(config, name) == meaning
+
+
+def test_a_keyword_wins_over_a_file_and_a_file_over_the_environment() -> None:
+    environ = {
+        "OTEL_AGENT_KERNEL_SPAN_LEVEL": "off",
+        "OTEL_AGENT_KERNEL_PRINCIPAL_ID": "off",
+        "OTEL_AGENT_KERNEL_SESSION": "nightly",
+    }
+    block = in_file(span_level="info", principal_id="hash", session=None)
+    config = InstrumentationConfig.resolve({"span_level": "debug"}, environ, block)
+    assert (config.span_level, config.principal_id, config.session) == ("debug", "hash", "nightly")
+
+
+def test_a_bare_off_in_a_file_which_yaml_takes_for_false_is_read_as_the_word() -> None:
+    block = in_file(span_level=False, metrics_level=False, principal_id=False)
+    config = InstrumentationConfig.resolve(environ={}, block=block)
+    assert (config.span_level, config.metrics_level, config.principal_id) == ("off",) * 3
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), BAD)
+def test_a_bad_value_in_a_file_is_logged_and_the_environments_is_used(
+    name: str, value: Any, accepted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, meaning = next((text, meaning) for one, text, meaning in BY_ENVIRONMENT if one == name)
+    config = InstrumentationConfig.resolve(
+        environ={variable_of(name): text}, block=in_file(**{name: value})
+    )
+    assert getattr(config, name) == meaning
+    (message,) = caplog.messages
+    shown, used = ("***",) * 2 if name == "principal_hash_key" else (repr(value), repr(text))
+    assert message.startswith(f"otel.yaml: {PLACE}.{name}={shown} cannot be read: ")
+    assert accepted in message
+    assert message.endswith(f"; {variable_of(name)}={used} is used")
+
+
+def test_bad_values_in_a_file_and_in_the_environment_are_both_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = InstrumentationConfig.resolve(
+        environ={"OTEL_AGENT_KERNEL_SPAN_LEVEL": "quiet"}, block=in_file(span_level="loud")
+    )
+    assert config.span_level == "info"
+    assert ["'loud'" in caplog.messages[0], "'quiet'" in caplog.messages[1]] == [True, True]
+    assert all(message.endswith("the default 'info' is used") for message in caplog.messages)
+
+
+def test_an_unknown_setting_in_a_file_is_warned_of_and_its_value_is_not_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    block = in_file(principal_hashkey="pepper-17", enabled=True)
+    assert InstrumentationConfig.resolve(environ={}, block=block) == InstrumentationConfig()
+    (message,) = caplog.messages
+    assert message == (
+        f"otel.yaml: {PLACE}.principal_hashkey is unknown and ignored; "
+        "did you mean 'principal_hash_key'?"
+    )
+
+
+def test_a_file_that_cannot_be_read_gives_no_settings_and_raises_nothing() -> None:
+    environ = {"OTEL_CONFIG_FILE": "/no/such/otel.yaml"}
+    assert InstrumentationConfig.resolve(environ=environ) == InstrumentationConfig()
 
 
 def test_a_bad_variable_that_a_keyword_overrides_is_not_complained_of(

@@ -140,3 +140,146 @@ def test_a_distro_or_configurator_that_the_user_names_wins(
     )
     env = environment(PYTHONPATH=os.pathsep.join(path), **chosen)
     assert run("-u", "-c", probe, env=env).stdout.splitlines() == printed
+
+
+@pytest.mark.parametrize("ours_is_found_first", [True, False])
+def test_another_distro_beside_ours_configures_and_one_line_says_so(
+    tmp_path: Path, ours_is_found_first: bool
+) -> None:
+    install(
+        tmp_path,
+        "other",
+        {
+            "opentelemetry_distro": "other = other:Distro",
+            "opentelemetry_configurator": "other-setup = other:Configurator",
+        },
+        OTHER,
+    )
+    path = [*(site.getsitepackages() if ours_is_found_first else []), str(tmp_path)]
+    probe = (
+        "import os, subprocess, sys; from agent_kernel_otel import KernelInstrumentor\n"
+        "print(KernelInstrumentor().is_instrumented_by_opentelemetry)\n"
+        "print({name for name in os.environ if name.startswith('OTEL_')})\n"
+        "subprocess.run([sys.executable, '-c', '1'], stdout=subprocess.DEVNULL, check=True)\n"
+    )
+    done = run("-u", "-c", probe, env=environment(PYTHONPATH=os.pathsep.join(path)))
+    assert done.stdout.splitlines() == [
+        "other distro",
+        "other configurator: None",
+        "True",
+        "set()",
+    ]
+    (hint,) = [line for line in done.stderr.splitlines() if "agent-kernel-otel" in line]
+    assert hint.startswith("other configures OpenTelemetry, because it is installed beside ")
+    assert hint.endswith("OTEL_PYTHON_DISTRO=agent_kernel")
+    assert "agent_kernel already loaded" not in done.stderr
+
+
+def test_a_distro_that_is_named_but_not_installed_is_said() -> None:
+    done = run("-c", "", env=environment(OTEL_PYTHON_DISTRO="elstic"))
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("OTEL_PYTHON_DISTRO=elstic names none that is installed: ")
+    assert line.endswith("there are agent_kernel of agent-kernel-otel")
+
+
+def test_an_app_whose_provider_is_refused_is_told_once_what_to_do(
+    sink: OtlpSink, tmp_path: Path
+) -> None:
+    app = tmp_path / "own.py"
+    app.write_text(
+        OWN_PROVIDER.format(apps=str(KERNEL_APP.parent)) + "trace.set_tracer_provider(mine)\n"
+        "trace.set_tracer_provider(mine)\n"
+        "from opentelemetry import metrics\n"
+        "from opentelemetry.sdk.metrics import MeterProvider\n"
+        "metrics.set_meter_provider(MeterProvider())\n"
+        "asyncio.run(orders.main())\n"
+    )
+    env = environment(ORDERS_NONCE=NONCE, OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint)
+    refused = [line for line in run(str(app), env=env).stderr.splitlines() if "not allowed" in line]
+    assert len(refused) == 3
+    (told,) = [line for line in refused if "OTEL_PYTHON_CONFIGURATOR=none" in line]
+    assert told is refused[0]
+
+
+FAILING = {
+    "in instrument()": "class Instrumentor:\n    def instrument(self, **kwargs):\n        {fail}\n",
+    "when it is made": "class Instrumentor:\n    def __init__(self):\n        {fail}\n",
+    "at import": "{fail}\n",
+}
+
+
+@pytest.mark.parametrize("place", FAILING)
+@pytest.mark.parametrize(
+    "fail", ["raise RuntimeError('no luck')", "raise ImportError('no luck')", "raise SystemExit(3)"]
+)
+def test_an_instrumentor_that_fails_stops_no_other_and_no_hook(
+    tmp_path: Path, place: str, fail: str
+) -> None:
+    install(
+        tmp_path,
+        "broken",
+        {
+            "opentelemetry_instrumentor": "broken = broken:Instrumentor",
+            "opentelemetry_post_instrument": "broken = hook:run",
+        },
+        FAILING[place].format(fail=fail),
+    )
+    (tmp_path / "hook.py").write_text("def run(): print('post hook')\n")
+    probe = (
+        "from agent_kernel_otel import KernelInstrumentor\n"
+        "print(KernelInstrumentor().is_instrumented_by_opentelemetry)\n"
+    )
+    # It is found, and fails, before all others.
+    env = environment(
+        PYTHONPATH=str(tmp_path),
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
+    done = run("-c", probe, env=env)
+    assert done.stdout.splitlines() == ["post hook", "True"]
+    assert done.stderr.count("instrumentor broken failed and is skipped") == 1
+
+
+UNROBUST = """
+from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+class Distro(BaseDistro):
+    def _configure(self, **kwargs):
+        from agent_kernel_otel.weaver import instrumentor
+        def fail():
+            raise OSError("planted")
+        instrumentor._switch.update = fail
+class Instrumentor(BaseInstrumentor):
+    def instrumentation_dependencies(self):
+        return ()
+    def _instrument(self, **kwargs):
+        print("the next one")
+    def _uninstrument(self, **kwargs):
+        pass
+def hook():
+    print("post hook")
+"""
+
+
+def test_a_fault_of_ours_does_not_stop_what_another_distro_loads(tmp_path: Path) -> None:
+    install(
+        tmp_path,
+        "other",
+        {
+            "opentelemetry_distro": "other = other:Distro",
+            "opentelemetry_instrumentor": "next = other:Instrumentor",
+            "opentelemetry_post_instrument": "other = other:hook",
+        },
+        UNROBUST,
+    )
+    path = [*site.getsitepackages(), str(tmp_path)]  # ours is loaded first
+    env = environment(
+        PYTHONPATH=os.pathsep.join(path),
+        OTEL_PYTHON_CONFIGURATOR="none",
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="logging",  # which would take the line to see
+    )
+    done = run("-c", "print('app')", env=env)
+    assert done.stdout.splitlines() == ["the next one", "post hook", "app"]
+    assert "telemetry is incomplete: OSError" in done.stderr
+    assert "planted" not in done.stderr
