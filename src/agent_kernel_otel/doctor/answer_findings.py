@@ -41,6 +41,10 @@ _MEANING: Final[dict[Outcome, tuple[str, str]]] = {
         "the TLS certificate of {peer} is not trusted",
         "set OTEL_EXPORTER_OTLP_CERTIFICATE to the PEM file of the authority that signed it",
     ),
+    Outcome.OTHER_AUTHORITIES: (
+        "{overruled_by} is trusted instead of OTEL_EXPORTER_OTLP_CERTIFICATE by this exporter",
+        "unset {overruled_by}, or add the authority's PEM text to its file",
+    ),
     Outcome.WRONG_NAME: (
         "the TLS certificate of {peer} is for another name than {host}",
         "set {variable} to a name that the certificate has",
@@ -170,6 +174,7 @@ def _finding(held_up: Sequence[Answer], given: Sequence[Answer]) -> Finding:
         "endpoint": destination.endpoint,
         "variable": destination.variable,
         "protocol": destination.protocol,
+        "overruled_by": destination.overruled_by,
         "status": answer.status,
         "said": answer.said,
         "status_or_said": answer.status or answer.said or "no reason given",

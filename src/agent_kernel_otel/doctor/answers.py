@@ -19,6 +19,7 @@ class Outcome(str, Enum):
     SILENT = "no_answer"
     SLOW = "too_slow"
     UNTRUSTED = "certificate_not_trusted"
+    OTHER_AUTHORITIES = "other_authorities_trusted"
     WRONG_NAME = "certificate_of_another_name"
     EXPIRED = "certificate_expired"
     NEEDS_CLIENT_CERTIFICATE = "needs_client_certificate"

@@ -15,6 +15,7 @@ from agent_kernel_otel.doctor.masking import shown_address
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 _PROTOCOL_OF_EXPORTER: Final = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
+_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 EXPORTER_OF_PROTOCOL: Final = {GRPC: "otlp_proto_grpc", HTTP: "otlp_proto_http"}
 
 
@@ -32,6 +33,7 @@ class Destination:
         tls: Whether the exporter will speak TLS.
         proxy: The variable that puts a proxy in between.
         certificate: File of the authority that is trusted instead of the usual ones.
+        overruled_by: The variable whose authorities are trusted instead of that file's.
         client_certificate: Files of the certificate and key that the exporter shows.
         options: What the exporter is made with, beyond the environment. Never shown.
     """
@@ -45,6 +47,7 @@ class Destination:
     tls: bool = False
     proxy: str | None = None
     certificate: str | None = None
+    overruled_by: str | None = None
     client_certificate: tuple[str, str | None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
@@ -131,7 +134,10 @@ def otlp_destination(
         )
         if protocol == HTTP and not variable.startswith(own):
             address = f"{address.removesuffix('/')}/v1/{signal}"
+    authority = _read(environ, signal, "CERTIFICATE") or None
     certificate = _read(environ, signal, "CLIENT_CERTIFICATE")
+    # The HTTP library puts them above what the exporter says, from 1.45 on.
+    bundles = [name for name in _BUNDLES if protocol == HTTP and authority and environ.get(name)]
     return Destination(
         signal,
         exporter,
@@ -141,7 +147,8 @@ def otlp_destination(
         variable,
         _speaks_tls(environ, own, protocol, address),
         _proxy(environ, protocol, address),
-        _read(environ, signal, "CERTIFICATE") or None,
+        authority,
+        next(iter(bundles), None),
         (certificate, _read(environ, signal, "CLIENT_KEY") or None) if certificate else None,
         options or {},
     )

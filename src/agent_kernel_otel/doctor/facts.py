@@ -17,14 +17,14 @@ from opentelemetry.util._importlib_metadata import entry_points
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from agent_kernel_otel.config import InstrumentationConfig
-from agent_kernel_otel.config_file import ConfigFile, config_file
+from agent_kernel_otel.config import InstrumentationConfig, variable_of
+from agent_kernel_otel.config_file import BLOCK, ConfigFile, config_file
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.selection import Selection, select
 from agent_kernel_otel.doctor.destinations import Destination, destinations
 from agent_kernel_otel.doctor.file_destinations import file_destinations
 from agent_kernel_otel.doctor.masking import shown_value
-from agent_kernel_otel.doctor.settings import Setting, effective, settings
+from agent_kernel_otel.doctor.settings import FILE, Setting, effective, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,6 +147,15 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         complaints=_complaints(environ),
         unreadable_files=_unreadable_files(applied),
         file=file,
+    )
+
+
+def _settings_in(file: ConfigFile | None) -> tuple[Setting, ...]:
+    """Our own settings in a configuration file."""
+    options = file.block.options if file is not None and file.block is not None else {}
+    return tuple(
+        Setting(f"{BLOCK}.{name}", shown_value(variable_of(str(name)), str(value)), FILE)
+        for name, value in options.items()
     )
 
 

@@ -140,9 +140,9 @@ def instrumentation_disabled(facts: Facts) -> Iterator[Finding]:
 
 def selection(facts: Facts) -> Iterator[Finding]:
     """Somebody else, or nobody, configures."""
-    for variable, group in (
-        ("OTEL_PYTHON_DISTRO", "opentelemetry_distro"),
-        ("OTEL_PYTHON_CONFIGURATOR", "opentelemetry_configurator"),
+    for variable, group, consequence in (
+        ("OTEL_PYTHON_DISTRO", "opentelemetry_distro", "no defaults are set"),
+        ("OTEL_PYTHON_CONFIGURATOR", "opentelemetry_configurator", "nothing is configured"),
     ):
         name = facts.environ.get(variable)
         is_none = variable == "OTEL_PYTHON_CONFIGURATOR" and name == "none"
@@ -150,10 +150,10 @@ def selection(facts: Facts) -> Iterator[Finding]:
             known = ", ".join(sorted(facts.registered[group])) or "none"
             yield problem(
                 "distro_unknown",
-                f"{variable} names what is not installed: then nothing is configured",
+                f"{variable} names what is not installed: {consequence}",
                 f"unset {variable}, or name one of: {known}",
             )
-    if not facts.selection.ours:
+    if not facts.selection.ours and not defaults.is_disabled(facts.environ):
         yield note(
             "configured_by_another",
             f"{facts.selection.configures or 'nobody'} configures, not this package: "

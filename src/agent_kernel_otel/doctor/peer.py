@@ -22,7 +22,12 @@ _HTTP2_GREETING: Final = (
 _HTTP1_GREETING: Final = b"OPTIONS * HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n"
 _SETTINGS: Final = 4
 _TLS_ALERT: Final = b"\x15\x03"
-_SELF_SIGNED_EXPIRED_OR_NAME: Final = {10: Outcome.EXPIRED, 62: Outcome.WRONG_NAME}
+_VERIFY_CODES: Final = {
+    10: Outcome.EXPIRED,
+    62: Outcome.WRONG_NAME,  # of a host
+    64: Outcome.WRONG_NAME,  # of an address
+}
+_ALERT_WAIT: Final = 0.5
 
 TLS: Final = "tls"
 HTTP2: Final = "http2"
@@ -137,11 +142,11 @@ def _tls_fault(destination: Destination, peer: tuple[str, int], timeout: float) 
     try:
         with _tls_connection(peer, timeout, context) as connection:
             # With TLS 1.3 a server that wants a certificate says so only after the handshake.
-            connection.sendall(_HTTP2_GREETING)
+            connection.settimeout(_ALERT_WAIT)
             with suppress(TimeoutError):
                 connection.recv(1)
     except ssl.SSLCertVerificationError as error:
-        return _SELF_SIGNED_EXPIRED_OR_NAME.get(error.verify_code, Outcome.UNTRUSTED)
+        return _VERIFY_CODES.get(error.verify_code, Outcome.UNTRUSTED)
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or "") or "HANDSHAKE_FAILURE" in (error.reason or ""):
             return Outcome.NEEDS_CLIENT_CERTIFICATE

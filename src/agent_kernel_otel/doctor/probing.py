@@ -184,6 +184,8 @@ def _cause(destination: Destination, environ: Mapping[str, str], status: str) ->
         known = {Outcome.UNRESOLVABLE, Outcome.REFUSED, Outcome.UNREACHABLE}
         return found if found in known else Outcome.FAILED
     found = peer.examine(destination, _STEP)
+    if found is Outcome.FAILED and destination.overruled_by is not None:
+        return Outcome.OTHER_AUTHORITIES
     if found is not Outcome.FAILED or not status:
         return found
     return Outcome.SLOW if status == _TIMED_OUT else Outcome.SERVER_ERROR
@@ -192,15 +194,19 @@ def _cause(destination: Destination, environ: Mapping[str, str], status: str) ->
 @contextmanager
 def _environment(environ: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
-    os.environ.update(environ)
+    _replace_environment(environ)
     # The core of gRPC writes what it thinks of a peer straight to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         yield
     finally:
-        for added in os.environ.keys() - before.keys():
-            del os.environ[added]
-        os.environ.update(before)
+        _replace_environment(before)
+
+
+def _replace_environment(environ: Mapping[str, str]) -> None:
+    for gone in os.environ.keys() - environ.keys():
+        del os.environ[gone]
+    os.environ.update(environ)
 
 
 @contextmanager

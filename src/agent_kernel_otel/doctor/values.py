@@ -21,9 +21,8 @@ from agent_kernel_otel.doctor.findings import Finding, note, problem
 from agent_kernel_otel.doctor.masking import shown_value
 from agent_kernel_otel.doctor.settings import IGNORED
 
-_WHOLE_NUMBERS: Final = re.compile(
-    r"OTEL_(BSP|BLRP)_\w+|OTEL_METRIC_EXPORT_\w+|OTEL_\w*_LIMIT|OTEL_EXPORTER_PROMETHEUS_PORT"
-)
+_LIMITS: Final = re.compile(r"OTEL_\w*(COUNT|LENGTH)_LIMIT")
+_ABOVE_ZERO: Final = re.compile(r"OTEL_(BSP|BLRP)_\w+|OTEL_METRIC_EXPORT_\w+")
 _SECONDS: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|METRICS|LOGS)_)?TIMEOUT")
 _LONGEST_SENSIBLE_TIMEOUT: Final = 300
 _COMPRESSIONS: Final = {GRPC: {"", "gzip"}, HTTP: {"", "none", "gzip", "deflate"}}
@@ -42,10 +41,18 @@ def our_settings(facts: Facts) -> Iterator[Finding]:
 def numbers(facts: Facts) -> Iterator[Finding]:
     """Numbers that cannot be read, and time-outs that were meant as milliseconds."""
     for variable, value in sorted(facts.effective.items()):
-        if _WHOLE_NUMBERS.fullmatch(variable) and value.strip() and not _is_whole(value):
+        if not value.strip() and not _SECONDS.fullmatch(variable):
+            continue
+        if _LIMITS.fullmatch(variable) and not _is_whole(value):
             yield problem(
                 "value_unreadable",
-                f"{variable} is no whole number, and is ignored",
+                f"{variable} is no whole number: nothing is configured at all",
+                f"correct it, or unset {variable}",
+            )
+        if _ABOVE_ZERO.fullmatch(variable) and (_number(value) or 0) <= 0:
+            yield problem(
+                "value_unreadable",
+                f"{variable} is no number above 0: the default is used",
                 f"correct it, or unset {variable}",
             )
         if not _SECONDS.fullmatch(variable):
@@ -54,8 +61,8 @@ def numbers(facts: Facts) -> Iterator[Finding]:
         if seconds is None:
             yield problem(
                 "value_unreadable",
-                f"{variable} is no number of seconds: the exporter cannot be made, "
-                "and then nothing is configured at all",
+                f"{variable} is no number of seconds: the exporter over gRPC cannot be made, "
+                "and nothing is exported",
                 f"set it to seconds, such as 3, or unset {variable}",
             )
         elif seconds > _LONGEST_SENSIBLE_TIMEOUT:
@@ -68,7 +75,8 @@ def numbers(facts: Facts) -> Iterator[Finding]:
 
 def batches(facts: Facts) -> Iterator[Finding]:
     """A batch larger than the queue, which the SDK refuses."""
-    for prefix in ("OTEL_BSP", "OTEL_BLRP"):
+    # Our pipelines make do with what they are given.
+    for prefix in () if facts.selection.ours else ("OTEL_BSP", "OTEL_BLRP"):
         queue = facts.value(f"{prefix}_MAX_QUEUE_SIZE") or "2048"
         batch = facts.value(f"{prefix}_MAX_EXPORT_BATCH_SIZE") or "512"
         if _is_whole(queue) and _is_whole(batch) and int(batch) > int(queue):
@@ -195,8 +203,13 @@ def choices(facts: Facts) -> Iterator[Finding]:
             if allowed is not None and facts.value(variable).lower() not in allowed:
                 yield problem(
                     "value_unreadable",
-                    f"{variable} is none that {one.protocol} has: "
-                    f"{', '.join(sorted(allowed - {''}))}",
+                    f"{variable} is none that the exporter over {one.protocol} knows "
+                    f"({', '.join(sorted(allowed - {''}))})"
+                    + (
+                        ": it cannot be made, and nothing is exported"
+                        if one.protocol == GRPC
+                        else ""
+                    ),
                     f"correct it, or unset {variable}",
                 )
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
@@ -212,7 +225,7 @@ def choices(facts: Facts) -> Iterator[Finding]:
             yield problem(
                 "propagator_unknown",
                 "OTEL_PROPAGATORS names one that is not installed: "
-                "then OpenTelemetry cannot even be imported",
+                "importing OpenTelemetry's propagators then fails, in the app too",
                 f"set it to some of: {', '.join(sorted(known - {''}))}",
             )
             break
