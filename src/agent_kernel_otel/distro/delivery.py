@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any, Final
 
@@ -14,6 +15,11 @@ from agent_kernel_otel.distro.wire import Answer, endpoint_of, watch
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import scrub_text
 
+_CAUSE: Final = re.compile(
+    r"^.*?(?:error details: (.+)|Transient error (.+) encountered while exporting .*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The cause within what an exporter says of itself, the data, the endpoint and its next attempt."""
 _INTERRUPTED: Final = ("hutdown", "CANCELLED")
 """Words of the lines in which an exporter says that it was shut down."""
 
@@ -97,7 +103,7 @@ class Delivery:
         # That the end has interrupted an attempt is not why it took so long.
         causes = [line for line in heard if not any(word in line for word in _INTERRUPTED)]
         if causes:
-            self.account.last_error = scrub_text(causes[-1])
+            self.account.last_error = scrub_text(_CAUSE.sub(r"\1\2", causes[-1]))
 
     def shut(self) -> None:
         """Shut the exporter down, which ends its waiting between two attempts."""
