@@ -15,11 +15,11 @@ from agent_kernel_otel.distro.wire import Answer, endpoint_of, watch
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import scrub_text
 
-_CAUSE: Final = re.compile(
-    r"^.*?(?:error details: (.+)|Transient error (.+) encountered while exporting .*)$",
-    re.IGNORECASE | re.DOTALL,
+_CAUSES: Final = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (r"error details: (.+)", r"transient error (.+) encountered while exporting")
 )
-"""The cause within what an exporter says of itself, the data, the endpoint and its next attempt."""
+"""The cause, within what an exporter says of the data, the endpoint and its next attempt too."""
 _INTERRUPTED: Final = ("hutdown", "CANCELLED")
 """Words of the lines in which an exporter says that it was shut down."""
 
@@ -103,7 +103,7 @@ class Delivery:
         # That the end has interrupted an attempt is not why it took so long.
         causes = [line for line in heard if not any(word in line for word in _INTERRUPTED)]
         if causes:
-            self.account.last_error = scrub_text(_CAUSE.sub(r"\1\2", causes[-1]))
+            self.account.last_error = scrub_text(_cause(causes[-1]))
 
     def shut(self) -> None:
         """Shut the exporter down, which ends its waiting between two attempts."""
@@ -121,3 +121,8 @@ class Delivery:
             lost, self._in_flight = self._in_flight + waiting, 0
         if lost:
             self.account.settle(**{EXIT: lost})
+
+
+def _cause(line: str) -> str:
+    found = filter(None, (pattern.search(line) for pattern in _CAUSES))
+    return next((match[1] for match in found), line)
