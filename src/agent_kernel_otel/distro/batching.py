@@ -175,6 +175,8 @@ class BatchingLogRecordProcessor(LogRecordProcessor):
         scope = log_record.instrumentation_scope
         if scope is not None and scope.name == notices.LOGGER:
             return  # that telemetry is lost is not said by way of what loses it
+        if notices.complaints.heard is not None:
+            return  # logged by an export: to send it is an export, which logs, and so on
         # The context can hold much, and has given the record its ids already.
         record = copy.copy(log_record.log_record)
         record.context = Context()

@@ -155,6 +155,9 @@ class _HttpWire(Wire):
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.answer = Answer()
+            # As the session's, OTEL_EXPORTER_OTLP_CERTIFICATE gives way to REQUESTS_CA_BUNDLE.
+            if isinstance(session.verify, str):
+                kwargs.setdefault("verify", session.verify)
             with self.lock:
                 response = request(*args, **kwargs)
             self._read(response)
