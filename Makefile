@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix vendors upstream bench bench-latency docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test bench bench-latency docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,12 @@ vendors: $(STAMP) ## run an app beside other vendors' distros
 
 upstream: $(STAMP) ## run the kernel's own tests without and with the instrumentation
 	$(BIN)/python -m tests.upstream.run $(ARGS)
+
+collector: $(STAMP) ## build the OpenTelemetry Collector, which needs Go
+	$(BIN)/python -m tests.collector.build
+
+collector-test: collector ## test TLS and credentials against the OpenTelemetry Collector
+	$(BIN)/python -m pytest tests/collector $(ARGS)
 
 bench: $(STAMP) ## measure the overhead
 	$(BIN)/python benchmarks/overhead.py $(ARGS)

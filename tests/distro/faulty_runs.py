@@ -158,7 +158,7 @@ class _Run:
             growth=int("".join(_RSS.findall(self._output)) or 0),
             reports=[
                 json.loads(report.read_text())["telemetry"]
-                for report in sorted(self._folder.glob("report*"))
+                for report in sorted(self._folder.glob("report.*"))
             ],
             acknowledged=self._collector.acknowledged() if self._collector else {},
             errors=_content(self._errors),
