@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.matrix import environments
 from tests.support.otlp_sink import OtlpSink
 
 APP = Path(__file__).with_name("app.py")
+FILE = Path(__file__).with_name("otel.yaml")
 KERNEL = "weaver-kernel==0.12.0"
 HINT = "OTEL_PYTHON_DISTRO=agent_kernel"
 
@@ -176,10 +177,23 @@ def check(name: str, base: Path, wheel: Path, package: Path) -> Iterator[str]:
             if arrange in {ours_before, ours_after}:
                 run = Run(python, path, OTEL_PYTHON_DISTRO="agent_kernel")
                 yield _line(f"{label}, ours chosen", run, OURS, None)
+            if "splunk" in first and arrange in {ours_before, ours_after}:
+                # Its configurator reads such files itself: our settings in them hold all the same.
+                run = Run(python, path, OTEL_CONFIG_FILE=str(FILE))
+                inner = ["agent_kernel.route"]
+                yield _line(f"{label}, with a file", run, DISTRO_NAMES[first], first, inner)
 
 
-def _line(label: str, run: Run, calls_itself: str | None, hint_names: str | None) -> str:
+def _line(
+    label: str,
+    run: Run,
+    calls_itself: str | None,
+    hint_names: str | None,
+    further_spans: Iterable[str] = (),
+) -> str:
     problems = list(run.problems(calls_itself, hint_names))
+    names = {span.name for span in run.spans}
+    problems += [f"no span {name} arrived" for name in further_spans if name not in names]
     if not problems:
         return f"{label}: passed"
     printed = "\n    ".join(["", *run.printed.splitlines()])
