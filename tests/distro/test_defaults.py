@@ -14,8 +14,6 @@ from agent_kernel_otel.distro.defaults import (
     apply_defaults,
     effective_configuration,
     is_disabled,
-    other_configurator,
-    other_distro,
     resource_attributes,
     resource_detectors,
     service_name,
@@ -83,16 +81,6 @@ def test_defaults_applied_twice_are_the_same() -> None:
 )
 def test_the_sdk_is_disabled_by_the_word_true_only(value: str, disabled: bool) -> None:
     assert is_disabled({"OTEL_SDK_DISABLED": value}) is disabled
-
-
-def test_only_another_name_is_another_choice() -> None:
-    for other, variable in (
-        (other_distro, "OTEL_PYTHON_DISTRO"),
-        (other_configurator, "OTEL_PYTHON_CONFIGURATOR"),
-    ):
-        assert other({}) is None
-        assert other({variable: "agent_kernel"}) is None
-        assert other({variable: "vendor"}) == "vendor"
 
 
 @pytest.mark.parametrize(

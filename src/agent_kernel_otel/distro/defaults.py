@@ -16,10 +16,6 @@ from opentelemetry.environment_variables import (
     OTEL_PROPAGATORS,
     OTEL_TRACES_EXPORTER,
 )
-from opentelemetry.instrumentation.environment_variables import (
-    OTEL_PYTHON_CONFIGURATOR,
-    OTEL_PYTHON_DISTRO,
-)
 from opentelemetry.sdk.environment_variables import (
     OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BLRP_MAX_QUEUE_SIZE,
@@ -143,20 +139,6 @@ def is_set(environ: Mapping[str, str], variable: str) -> bool:
 def is_disabled(environ: Mapping[str, str]) -> bool:
     """Whether the user has switched OpenTelemetry off."""
     return environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
-
-
-def other_distro(environ: Mapping[str, str]) -> str | None:
-    """Name of the distro that the user has chosen, where it is not ours."""
-    return _other(environ.get(OTEL_PYTHON_DISTRO))
-
-
-def other_configurator(environ: Mapping[str, str]) -> str | None:
-    """Name of the configurator that the user has chosen, where it is not ours."""
-    return _other(environ.get(OTEL_PYTHON_CONFIGURATOR))
-
-
-def _other(chosen: str | None) -> str | None:
-    return chosen if chosen is not None and chosen != ENTRY_POINT else None
 
 
 def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> dict[str, str]:
