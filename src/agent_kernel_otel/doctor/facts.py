@@ -23,7 +23,8 @@ from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.selection import Selection, select
 from agent_kernel_otel.doctor.destinations import Destination, destinations
 from agent_kernel_otel.doctor.file_destinations import file_destinations
-from agent_kernel_otel.doctor.masking import shown_value
+from agent_kernel_otel.doctor.masking import shown_choice, shown_value
+from agent_kernel_otel.doctor.quiet import quiet_opentelemetry
 from agent_kernel_otel.doctor.settings import FILE, Setting, effective, settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _GROUPS: Final = (
     "opentelemetry_distro",
     "opentelemetry_configurator",
 )
+_EXPORTERS: Final = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
 _FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
@@ -123,6 +125,11 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         environ: The environment as the user has it.
         command: The command line of the interpreter that runs the app, where that is known.
     """
+    with quiet_opentelemetry():
+        return _gather(environ, command)
+
+
+def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
     selection = select(environ)
     applied = effective(environ, ours=selection.our_defaults)
     file = config_file(environ)
@@ -136,10 +143,11 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         selection=selection,
         environ=environ,
         effective=applied,
-        settings=settings(
-            environ, ours=selection.our_defaults, name=defaults.service_name(command)
+        settings=(
+            *settings(environ, ours=selection.our_defaults, name=defaults.service_name(command)),
+            *_settings_in(file),
         ),
-        destinations=(destinations(applied) if file is None else file_destinations(file, environ)),
+        destinations=_destinations(applied, selection, file),
         registered={
             group: frozenset(point.name for point in entry_points(group=group)) for group in _GROUPS
         },
@@ -148,6 +156,16 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         unreadable_files=_unreadable_files(applied),
         file=file,
     )
+
+
+def _destinations(
+    applied: Mapping[str, str], selection: Selection, file: ConfigFile | None
+) -> tuple[Destination, ...]:
+    if file is not None:
+        return file_destinations(file, applied)
+    if not selection.ours and not any(defaults.is_set(applied, name) for name in _EXPORTERS):
+        return ()  # who configures has defaults of its own
+    return destinations(applied)
 
 
 def _settings_in(file: ConfigFile | None) -> tuple[Setting, ...]:
@@ -204,7 +222,7 @@ def _known_variables() -> Iterator[str]:
 def _complaints(environ: Mapping[str, str]) -> tuple[str, ...]:
     with _listening("agent_kernel_otel.config") as said:
         InstrumentationConfig.resolve(environ=environ)
-    return tuple(shown_value("OTEL_AGENT_KERNEL", line) for line in said)
+    return tuple(map(shown_choice, said))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.doctor.destinations import GRPC, HTTP
 from agent_kernel_otel.doctor.facts import Facts
+from agent_kernel_otel.doctor.masking import shown_choice
 
 PROBLEM: Final = "problem"
 NOTE: Final = "note"
@@ -118,7 +119,7 @@ def sdk_disabled(facts: Facts) -> Iterator[Finding]:
     elif text not in {"", "false"}:
         yield note(
             "sdk_disabled_unreadable",
-            f"OTEL_SDK_DISABLED={text[:20]} switches nothing off: only true does",
+            f"OTEL_SDK_DISABLED={shown_choice(text)} switches nothing off: only true does",
             "set it to true, or unset it",
         )
 
@@ -157,7 +158,7 @@ def selection(facts: Facts) -> Iterator[Finding]:
         yield note(
             "configured_by_another",
             f"{facts.selection.configures or 'nobody'} configures, not this package: "
-            f"{facts.selection.reason}",
+            f"{shown_choice(facts.selection.reason)}",
             f"leave it so, or set OTEL_PYTHON_DISTRO={defaults.ENTRY_POINT} "
             f"and OTEL_PYTHON_CONFIGURATOR={defaults.ENTRY_POINT}",
         )
@@ -201,7 +202,7 @@ def exporters(facts: Facts) -> Iterator[Finding]:
         known = ", ".join(sorted(name for name in installed if name != one.entry_point))
         yield problem(
             "exporter_not_installed",
-            f"{one.signal}: the exporter {one.entry_point[:40]} is not installed, "
+            f"{one.signal}: the exporter {shown_choice(one.entry_point)} is not installed, "
             "and then nothing is configured at all",
             f"pip install 'agent-kernel-otel[{extra}]'"
             if extra

@@ -10,6 +10,7 @@ from typing import Any
 from agent_kernel_otel.doctor.diagnosis import Diagnosis
 from agent_kernel_otel.doctor.facts import Package
 from agent_kernel_otel.doctor.findings import Finding
+from agent_kernel_otel.doctor.masking import shown_choice
 from agent_kernel_otel.doctor.sampling import sampling_in_words
 
 
@@ -26,7 +27,7 @@ def json_of(diagnosis: Diagnosis) -> dict[str, Any]:
         "wrapt_c_extension": facts.wrapt_is_compiled,
         "selection": {
             "configures": facts.selection.configures,
-            "reason": facts.selection.reason,
+            "reason": shown_choice(facts.selection.reason),
             "ours": facts.selection.ours,
         },
         "sampling": {"sampler": sampler, "meaning": meaning},
@@ -45,8 +46,8 @@ def _signals(diagnosis: Diagnosis) -> list[dict[str, Any]]:
         signals.append(
             {
                 "signal": one.signal,
-                "exporter": one.exporter,
-                "protocol": one.protocol or None,
+                "exporter": shown_choice(one.exporter),
+                "protocol": shown_choice(one.protocol) or None,
                 "endpoint": one.endpoint or None,
                 "tls": one.tls,
                 "proxy": one.proxy,

@@ -17,7 +17,17 @@ from agent_kernel_otel.scrub import MASK, scrub_text
 _SECRET: Final = re.compile(r"HEADERS|_KEY$|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _ADDRESS: Final = re.compile(r"ENDPOINT$|PROXY$", re.IGNORECASE)
 _FILE: Final = re.compile(r"CERTIFICATE$|CLIENT_KEY$|CONFIG_FILE$")
+_NUMBER: Final = re.compile(
+    r"OTEL_((BSP|BLRP)_\w+|METRIC_EXPORT_\w+|\w+_LIMIT|EXPORTER_OTLP_(\w+_)?TIMEOUT|\w+_SAMPLER_ARG)"
+)
+_CHOICE: Final = re.compile(
+    r"OTEL_\w*(EXPORTER|PROTOCOL|SAMPLER|COMPRESSION|PREFERENCE|PROPAGATORS|INSECURE|DISABLED"
+    r"|EXEMPLAR_FILTER|AGGREGATION|LEVEL|DISTRO|CONFIGURATOR|INSTRUMENTATIONS)"
+)
+UNREADABLE: Final = "(cannot be read)"
+"""Shown in place of what should be a number: nobody knows what it is."""
 _TOKEN_LIKE: Final = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.~-]{16,}")
+_TOKEN_LIKE_WORD: Final = re.compile(r"(?=[\w~-]*\d)(?=[\w~-]*[A-Za-z])[\w~-]{16,}")
 _LIMIT: Final = 200
 _SHORTEST_SECRET: Final = 4
 
@@ -36,7 +46,16 @@ def shown_value(variable: str, value: str) -> str:
         return MASK
     if _ADDRESS.search(variable):
         return shown_address(value)
+    if _NUMBER.fullmatch(variable):
+        return value.strip() if _is_number(value) else UNREADABLE
+    if _CHOICE.fullmatch(variable):
+        return shown_choice(value)
     return scrub_text(value, limit=_LIMIT)
+
+
+def shown_choice(value: str) -> str:
+    """What should be a name among few; what looks like a token is none, and is masked."""
+    return scrub_text(_TOKEN_LIKE_WORD.sub(MASK, value), limit=_LIMIT)
 
 
 def shown_address(address: str) -> str:
@@ -84,6 +103,13 @@ def _long(*words: str | None) -> Iterator[str]:
     for word in words:
         if word and len(word.strip()) >= _SHORTEST_SECRET:
             yield word.strip()
+
+
+def _is_number(value: str) -> bool:
+    with suppress(ValueError):
+        float(value)
+        return True
+    return False
 
 
 def _exists(path: str) -> bool:

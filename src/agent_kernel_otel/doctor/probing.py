@@ -8,7 +8,6 @@ holds one resource without any item: receivers answer it, and store nothing.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -21,7 +20,8 @@ from opentelemetry.util._importlib_metadata import entry_points
 from agent_kernel_otel.doctor import peer
 from agent_kernel_otel.doctor.answers import Answer, Outcome
 from agent_kernel_otel.doctor.destinations import GRPC, Destination, peer_of
-from agent_kernel_otel.doctor.masking import shown_answer
+from agent_kernel_otel.doctor.masking import shown_answer, shown_choice
+from agent_kernel_otel.doctor.quiet import quiet_opentelemetry
 
 _LONGEST_WAIT: Final = 10.0
 _STEP: Final = 2.0
@@ -66,7 +66,7 @@ def ask_all(destinations: Sequence[Destination], environ: Mapping[str, str]) -> 
     def ask_one(position: int) -> None:
         answers[position] = _ask(asked[position], environ)
 
-    with _environment(environ), _silence():
+    with _environment(environ), quiet_opentelemetry():
         threads = [
             threading.Thread(target=ask_one, args=(position,), daemon=True)
             for position in range(len(asked))
@@ -89,7 +89,7 @@ def _ask(destination: Destination, environ: Mapping[str, str]) -> Answer:
     try:
         exporter = _exporter_of(destination)
     except Exception as error:  # it reads whatever the user has set
-        outcome, said = Outcome.CANNOT_EXPORT, f"{type(error).__name__}: {error}"
+        outcome, said = Outcome.CANNOT_EXPORT, shown_choice(f"{type(error).__name__}: {error}")
     else:
         try:
             send = _over_grpc if destination.protocol == GRPC else _over_http
@@ -207,17 +207,3 @@ def _replace_environment(environ: Mapping[str, str]) -> None:
     for gone in os.environ.keys() - environ.keys():
         del os.environ[gone]
     os.environ.update(environ)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    # What the exporters complain of is said by the findings, without their secrets.
-    logger = logging.getLogger("opentelemetry")
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.CRITICAL)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.propagate = propagate

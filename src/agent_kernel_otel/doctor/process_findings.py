@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agent_kernel_otel.doctor.facts import Facts
 from agent_kernel_otel.doctor.findings import INSTRUMENTATION, Finding, note, problem
-from agent_kernel_otel.doctor.masking import shown_answer
+from agent_kernel_otel.doctor.masking import shown_answer, shown_choice
 from agent_kernel_otel.doctor.observation import LAUNCHER, Observation
 
 _WHY_DROPPED: Final = {
@@ -46,7 +46,7 @@ def _no_report(seen: Observation, facts: Facts) -> Finding:
         return note(
             "no_report",
             "the command's processes did not report: this package does not configure there "
-            f"({facts.selection.reason})",
+            f"({shown_choice(facts.selection.reason)})",
             "look at what the distro that configures says; or see the note on who configures",
         )
     if not seen.is_instrumented:

@@ -15,6 +15,7 @@ from agent_kernel_otel.doctor.destinations import Destination
 from agent_kernel_otel.doctor.diagnosis import Diagnosis
 from agent_kernel_otel.doctor.facts import Facts, Package
 from agent_kernel_otel.doctor.findings import Finding
+from agent_kernel_otel.doctor.masking import shown_choice
 from agent_kernel_otel.doctor.observation import Observation
 from agent_kernel_otel.doctor.sampling import sampling_in_words
 
@@ -86,15 +87,15 @@ def _package(package: Package) -> str:
 def _configured(facts: Facts, codes: set[str]) -> Iterator[str]:
     who = facts.selection.configures or "nobody"
     symbol = _GOOD if facts.selection.ours else _BAD if "sdk_disabled" in codes else _DOUBTFUL
-    yield from _row(symbol, "configured by", f"{who}: {facts.selection.reason}")
+    yield from _row(symbol, "configured by", f"{who}: {shown_choice(facts.selection.reason)}")
     name, meaning = sampling_in_words(facts)
     kept = not codes & {"sampler_keeps_nothing", "sampler_unknown", "sampler_argument_unreadable"}
     yield from _row(_GOOD if kept else _BAD, "sampling", ": ".join(filter(None, (name, meaning))))
 
 
 def _signals(diagnosis: Diagnosis) -> Iterator[str]:
-    if diagnosis.facts.is_configured_by_file and not diagnosis.facts.destinations:
-        yield from _row(_NEUTRAL, "signals", "as the configuration file has it: not asked")
+    if not diagnosis.facts.destinations:
+        yield from _row(_NEUTRAL, "signals", "nothing is known of where they go")
     answers = {answer.destination: answer for answer in diagnosis.answers or ()}
     for destination in diagnosis.facts.destinations:
         yield from _signal(destination, answers.get(destination))
@@ -102,9 +103,9 @@ def _signals(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _signal(destination: Destination, answer: Answer | None) -> Iterator[str]:
     if not destination.protocol:
-        yield from _row(_NEUTRAL, destination.signal, destination.exporter)
+        yield from _row(_NEUTRAL, destination.signal, shown_choice(destination.exporter))
         return
-    where = f"{destination.protocol} → {destination.endpoint}"
+    where = f"{shown_choice(destination.protocol)} → {destination.endpoint}"
     if answer is None:
         yield from _row(_NEUTRAL, destination.signal, where)
     elif answer.outcome is Outcome.OK:
