@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final[dict[str, str]] = {
     "console": "agent_kernel_otel.console.command",
+    "doctor": "agent_kernel_otel.doctor.command",
 }
 """Module of each command."""
 

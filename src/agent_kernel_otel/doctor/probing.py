@@ -91,6 +91,7 @@ def _ask(destination: Destination, environ: Mapping[str, str]) -> Answer:
     except Exception as error:  # it reads whatever the user has set
         outcome, said = Outcome.CANNOT_EXPORT, shown_choice(f"{type(error).__name__}: {error}")
     else:
+        started = time.monotonic()  # what was imported until here is no fault of the receiver
         try:
             send = _over_grpc if destination.protocol == GRPC else _over_http
             outcome, status, said = send(exporter)
