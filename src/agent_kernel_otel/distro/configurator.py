@@ -25,7 +25,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.trace import get_tracer_provider
 
 from agent_kernel_otel.config_file import ConfigFile, config_file, explain
-from agent_kernel_otel.distro import defaults
+from agent_kernel_otel.distro import checks, defaults
 from agent_kernel_otel.distro.assembly import our_pipelines
 from agent_kernel_otel.distro.declarative import configure_from
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
@@ -76,8 +76,12 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
         explain_refused_providers()
 
     def _configure_from_environment(self, kwargs: dict[str, Any]) -> None:
-        with our_pipelines(process_config().exit_timeout):
-            super()._configure(**_with_ours(kwargs))  # type: ignore[no-untyped-call]
+        checks.repair(os.environ)
+        try:
+            with our_pipelines(process_config().exit_timeout):
+                super()._configure(**_with_ours(kwargs))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            _say_that_it_failed("the environment", error)
 
 
 def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
@@ -94,14 +98,16 @@ def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
         with our_pipelines(process_config().exit_timeout):
             configure_from(file.model, {_AUTO_VERSION: version} if version else {})
     except Exception as error:
-        how = "in part only" if _app_has_providers() else "not"
-        _logger.error(  # noqa: TRY400 - the cause in one line, and no traceback
-            "%s=%s cannot be used: %s; OpenTelemetry is %s set up, and the app goes on",
-            OTEL_CONFIG_FILE,
-            file.path,
-            explain(error),
-            how,
-        )
+        _say_that_it_failed(f"{OTEL_CONFIG_FILE}={file.path}", error)
+
+
+def _say_that_it_failed(source: str, error: Exception) -> None:
+    _logger.error(
+        "%s cannot be used: %s; OpenTelemetry is %s set up, and the app goes on",
+        source,
+        explain(error),
+        "in part only" if _app_has_providers() else "not",
+    )
 
 
 def _with_ours(given: dict[str, Any]) -> dict[str, Any]:

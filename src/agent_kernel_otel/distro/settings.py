@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from opentelemetry.sdk.environment_variables import (
     OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
@@ -17,11 +16,6 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_SCHEDULE_DELAY,
     OTEL_METRIC_EXPORT_INTERVAL,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_logger = logging.getLogger(__name__)
 
 QUEUE_SIZE: Final = 16384
 """Items that wait at most: a burst of 8,000 spans fits, and 48 MB are the worst case."""
@@ -59,11 +53,10 @@ class Batching:
         cls, queue_size: int | None, batch_size: int | None, delay_millis: float | None
     ) -> Batching:
         """That of spans; what is None comes from ``OTEL_BSP_*``."""
-        return _batching(
-            queue_size or _whole(OTEL_BSP_MAX_QUEUE_SIZE, QUEUE_SIZE),
-            batch_size or _whole(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE),
-            delay_millis or positive(os.environ, OTEL_BSP_SCHEDULE_DELAY, _SPAN_DELAY),
-            OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
+        return cls(
+            int(queue_size or _number(OTEL_BSP_MAX_QUEUE_SIZE, QUEUE_SIZE)),
+            int(batch_size or _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE)),
+            (delay_millis or _number(OTEL_BSP_SCHEDULE_DELAY, _SPAN_DELAY)) / 1000,
         )
 
     @classmethod
@@ -71,54 +64,18 @@ class Batching:
         cls, queue_size: int | None, batch_size: int | None, delay_millis: float | None
     ) -> Batching:
         """That of log records; what is None comes from ``OTEL_BLRP_*``."""
-        return _batching(
-            queue_size or _whole(OTEL_BLRP_MAX_QUEUE_SIZE, QUEUE_SIZE),
-            batch_size or _whole(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE),
-            delay_millis or positive(os.environ, OTEL_BLRP_SCHEDULE_DELAY, _LOG_DELAY),
-            OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
+        return cls(
+            int(queue_size or _number(OTEL_BLRP_MAX_QUEUE_SIZE, QUEUE_SIZE)),
+            int(batch_size or _number(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE)),
+            (delay_millis or _number(OTEL_BLRP_SCHEDULE_DELAY, _LOG_DELAY)) / 1000,
         )
 
 
 def metric_interval(millis: float | None) -> float:
     """Seconds between two collections; None is ``OTEL_METRIC_EXPORT_INTERVAL``."""
-    if millis is None:
-        millis = positive(os.environ, OTEL_METRIC_EXPORT_INTERVAL, _METRIC_INTERVAL)
-    return millis / 1000
+    return (millis or _number(OTEL_METRIC_EXPORT_INTERVAL, _METRIC_INTERVAL)) / 1000
 
 
-def positive(environ: Mapping[str, str], variable: str, default: float) -> float:
-    """A number above 0 from a variable; one line says that it is none, and the default is used."""
-    text = environ.get(variable, "").strip()
-    if not text:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if number > 0:
-        return number
-    _logger.error(
-        "%s=%r cannot be read: expected a number above 0; the default %g is used",
-        variable,
-        text,
-        default,
-    )
-    return default
-
-
-def _whole(variable: str, default: int) -> int:
-    number = positive(os.environ, variable, default)
-    return max(1, int(min(number, 10**9)))
-
-
-def _batching(queue_size: int, batch_size: int, delay_millis: float, variable: str) -> Batching:
-    if batch_size > queue_size:
-        _logger.error(
-            "%s=%d is more than the queue of %d holds; %d is used",
-            variable,
-            batch_size,
-            queue_size,
-            queue_size,
-        )
-        batch_size = queue_size
-    return Batching(queue_size, batch_size, delay_millis / 1000)
+def _number(variable: str, default: float) -> float:
+    # What cannot be read has been replaced by now; see checks.py.
+    return float(os.environ.get(variable, "").strip() or default)
