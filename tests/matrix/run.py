@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the whole span tree on every supported release of weaver-kernel."""
+"""Checks the whole span tree and the requests on every supported release of weaver-kernel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from tests.matrix.spans import differences
 RELEASES = [f"0.{minor}.0" for minor in range(3, 13)]
 
 
-def check(release: str, python: Path, wheel: Path, package: Path) -> list[str]:
-    """What is wrong on one release; prints its summary line."""
-    own = environments.environment(
-        f"kernel-{release}", python, wheel, [f"weaver-kernel=={release}"]
-    )
-    done = subprocess.run(
-        [str(own), "-m", "tests.matrix.scenario"],
+PEERS = ["mcp >=1.20, <2", "opentelemetry-instrumentation-httpx"]
+"""What the kernel's own drivers need to make requests, and what is known to write into them too."""
+
+
+def play(own: Path, script: str, package: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of this package in the environment of a release."""
+    return subprocess.run(
+        [str(own), "-m", f"tests.matrix.{script}"],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "PYTHONPATH": os.pathsep.join([str(package), str(environments.ROOT)]),
@@ -36,10 +37,21 @@ def check(release: str, python: Path, wheel: Path, package: Path) -> list[str]:
         timeout=300,
         check=False,
     )
+
+
+def check(release: str, python: Path, wheel: Path, package: Path) -> list[str]:
+    """What is wrong on one release; prints its summary line."""
+    own = environments.environment(
+        f"kernel-{release}", python, wheel, [f"weaver-kernel=={release}", *PEERS]
+    )
+    done = play(own, "scenario", package)
     if done.returncode:
         return [f"the scenario failed\n{done.stdout}{done.stderr}"]
+    requests = play(own, "propagation", package)
+    if requests.returncode:
+        return [f"the requests failed\n{requests.stdout}{requests.stderr}"]
     report = json.loads(done.stdout.splitlines()[-1])
-    problems = list(dict.fromkeys(report["faults"]))
+    problems = [*dict.fromkeys(report["faults"]), *json.loads(requests.stdout.splitlines()[-1])]
     if report["release"] != release:
         problems.append(f"the environment has release {report['release']}")
     for when, names in report["not restored"].items():

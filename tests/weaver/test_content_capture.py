@@ -56,14 +56,14 @@ async def test_each_kind_is_captured_alone(kind: str) -> None:
 @pytest.mark.parametrize("shape", PATTERNED)
 async def test_captured_content_is_scrubbed(shape: str) -> None:
     canaries = Canaries(shape)
-    with instrumented(capture_content=KINDS) as captured:
+    with instrumented(capture_content=[*KINDS]) as captured:
         await run(f"see {canaries.plant('content')} for the weekly report")
         assert captured_kinds(captured).keys() == KINDS.keys()
         assert canaries.places_in(captured) == []
 
 
 async def test_captured_content_is_cut() -> None:
-    with instrumented(capture_content=KINDS) as captured:
+    with instrumented(capture_content=[*KINDS]) as captured:
         await run("word " * 20_000)
         assert captured_kinds(captured).keys() >= {"arguments", "goals", "justifications"}
         assert max(map(len, captured_kinds(captured).values())) <= 4096
