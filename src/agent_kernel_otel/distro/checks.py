@@ -4,7 +4,8 @@
 Left to itself it raises at many a value that it cannot read, and then nothing is set up at all, or
 it logs a stack trace. Here each gives one line, that names it and says what would do; then its
 default counts, or, where the default would send data to where the user has not said, nothing of
-its signals is exported.
+its signals is exported. ``OTEL_PROPAGATORS`` is not here: ``opentelemetry-instrument`` itself does not
+start with one that it cannot read.
 """
 
 from __future__ import annotations
@@ -226,11 +227,6 @@ _CHECKS: Final = (
         "the name of a sampler, such as parentbased_always_on or traceidratio",
     ),
     _check(r"OTEL_TRACES_SAMPLER_ARG", _is_share, "a share from 0 to 1"),
-    _check(
-        r"OTEL_PROPAGATORS",
-        _are_installed("opentelemetry_propagator", "none"),
-        "names of propagators, such as tracecontext,baggage",
-    ),
     _check(
         r"OTEL_PYTHON_ID_GENERATOR",
         _are_installed("opentelemetry_id_generator"),
