@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,11 +20,12 @@ from packaging.specifiers import SpecifierSet
 from agent_kernel_otel.config import InstrumentationConfig, variable_of
 from agent_kernel_otel.config_file import BLOCK, ConfigFile, config_file
 from agent_kernel_otel.distro import defaults
+from agent_kernel_otel.distro.checks import Unreadable, repair, unreadable
 from agent_kernel_otel.distro.selection import Selection, select
 from agent_kernel_otel.doctor.destinations import Destination, destinations
 from agent_kernel_otel.doctor.file_destinations import file_destinations
-from agent_kernel_otel.doctor.masking import shown_choice, shown_value
-from agent_kernel_otel.doctor.quiet import quiet_opentelemetry
+from agent_kernel_otel.doctor.masking import UNREADABLE, shown_choice, shown_value
+from agent_kernel_otel.doctor.quiet import quiet
 from agent_kernel_otel.doctor.settings import FILE, Setting, effective, settings
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ class Facts:
         wrapt_is_compiled: Whether wrapt's C extension is loaded.
         selection: Which distro configures, and why.
         environ: The environment as the user has it. Never shown as it is: it holds secrets.
-        effective: The same with our defaults applied.
+        effective: The same as the exporters see it: with our defaults, and repaired.
         settings: What is in force, masked.
         destinations: Where each signal goes.
         registered: Names of the entry points of each group.
         known_variables: Every variable that OpenTelemetry or we read.
         complaints: What our own settings complain of.
-        unreadable_files: Reasons by the variable that names the file.
+        unreadable: OpenTelemetry's own variables that cannot be read.
+        files_without_pem: Variables whose file should hold PEM text, and does not.
         file: The configuration file that takes the place of the variables, if one is named.
     """
 
@@ -105,7 +107,8 @@ class Facts:
     registered: Mapping[str, frozenset[str]]
     known_variables: frozenset[str]
     complaints: tuple[str, ...] = ()
-    unreadable_files: Mapping[str, str] = field(default_factory=dict)
+    unreadable: tuple[Unreadable, ...] = ()
+    files_without_pem: tuple[str, ...] = ()
     file: ConfigFile | None = field(default=None, repr=False)
 
     @property
@@ -125,7 +128,7 @@ def gather(environ: Mapping[str, str], command: Sequence[str] = ()) -> Facts:
         environ: The environment as the user has it.
         command: The command line of the interpreter that runs the app, where that is known.
     """
-    with quiet_opentelemetry():
+    with quiet():
         return _gather(environ, command)
 
 
@@ -133,6 +136,13 @@ def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
     selection = select(environ)
     applied = effective(environ, ours=selection.our_defaults)
     file = config_file(environ)
+    found = tuple(unreadable(applied)) if file is None else ()
+    shown = (
+        *settings(environ, ours=selection.our_defaults, name=defaults.service_name(command)),
+        *_settings_in(file),
+    )
+    if selection.ours and file is None:
+        repair(applied)
     packages, kernels = _packages()
     return Facts(
         python=platform.python_version(),
@@ -143,17 +153,15 @@ def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
         selection=selection,
         environ=environ,
         effective=applied,
-        settings=(
-            *settings(environ, ours=selection.our_defaults, name=defaults.service_name(command)),
-            *_settings_in(file),
-        ),
+        settings=_marked(shown, {one.variable for one in found}),
         destinations=_destinations(applied, selection, file),
         registered={
             group: frozenset(point.name for point in entry_points(group=group)) for group in _GROUPS
         },
         known_variables=frozenset(_known_variables()),
         complaints=_complaints(environ),
-        unreadable_files=_unreadable_files(applied),
+        unreadable=found,
+        files_without_pem=_files_without_pem(applied),
         file=file,
     )
 
@@ -166,6 +174,10 @@ def _destinations(
     if not selection.ours and not any(defaults.is_set(applied, name) for name in _EXPORTERS):
         return ()  # who configures has defaults of its own
     return destinations(applied)
+
+
+def _marked(shown: Sequence[Setting], bad: Collection[str]) -> tuple[Setting, ...]:
+    return tuple(replace(one, value=UNREADABLE) if one.name in bad else one for one in shown)
 
 
 def _settings_in(file: ConfigFile | None) -> tuple[Setting, ...]:
@@ -246,18 +258,12 @@ def _listening(name: str) -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def _unreadable_files(environ: Mapping[str, str]) -> dict[str, str]:
+def _files_without_pem(environ: Mapping[str, str]) -> tuple[str, ...]:
     signals = ("", "TRACES_", "METRICS_", "LOGS_")
-    variables = [f"OTEL_EXPORTER_OTLP_{signal}{name}" for signal in signals for name in _FILES]
-    unreadable = {}
-    for variable in variables:
+    found = []
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}{name}" for signal in signals for name in _FILES):
         path = environ.get(variable, "").strip()
-        if path:
-            try:
-                text = Path(path).read_bytes()
-            except (OSError, ValueError) as error:
-                unreadable[variable] = getattr(error, "strerror", None) or "no such file"
-            else:
-                if b"-----BEGIN" not in text:
-                    unreadable[variable] = "it holds no PEM text"
-    return unreadable
+        with suppress(OSError, ValueError):
+            if path and b"-----BEGIN" not in Path(path).read_bytes():
+                found.append(variable)
+    return tuple(found)

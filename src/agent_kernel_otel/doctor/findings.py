@@ -14,7 +14,6 @@ from typing import Final
 from packaging.specifiers import SpecifierSet
 
 from agent_kernel_otel.distro import defaults
-from agent_kernel_otel.doctor.destinations import GRPC, HTTP
 from agent_kernel_otel.doctor.facts import Facts
 from agent_kernel_otel.doctor.masking import shown_choice
 
@@ -22,7 +21,6 @@ PROBLEM: Final = "problem"
 NOTE: Final = "note"
 
 INSTRUMENTATION: Final = "weaver_kernel"
-_EXTRA_OF_EXPORTER: Final = {"otlp_proto_http": "http", "prometheus": "prometheus"}
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,11 @@ def selection(facts: Facts) -> Iterator[Finding]:
 
 
 def exporters(facts: Facts) -> Iterator[Finding]:
-    """Signals that go nowhere, and exporters that are not installed."""
+    """Signals that go nowhere, unless that is for a variable that cannot be read."""
+    unread = {signal.lower() for one in facts.unreadable for signal in one.silences}
     silent = [one.signal for one in facts.destinations if one.exporter == "none"]
     by_file = facts.is_configured_by_file
-    if facts.destinations and len(silent) == len(facts.destinations):
+    if facts.destinations and len(silent) == len(facts.destinations) and not unread:
         yield problem(
             "no_exporter",
             "no signal has an exporter: nothing leaves the process",
@@ -177,7 +176,7 @@ def exporters(facts: Facts) -> Iterator[Finding]:
             else "set OTEL_TRACES_EXPORTER=otlp (likewise METRICS, LOGS)",
         )
     else:
-        for signal in silent:
+        for signal in (signal for signal in silent if signal not in unread):
             variable = f"OTEL_{signal.upper()}_EXPORTER"
             yield note(
                 f"no_{signal}_exporter",
@@ -185,29 +184,6 @@ def exporters(facts: Facts) -> Iterator[Finding]:
                 + ("the file has no exporter" if by_file else f"{variable} is none or not set"),
                 "leave it so, or " + ("give it one" if by_file else f"set {variable}=otlp"),
             )
-    for one in () if by_file else facts.destinations:
-        variable = f"OTEL_{one.signal.upper()}_EXPORTER"
-        installed = facts.registered[f"opentelemetry_{one.signal}_exporter"]
-        if one.exporter == "none" or one.entry_point in installed:
-            continue
-        if one.protocol and one.protocol not in {GRPC, HTTP}:
-            yield problem(
-                "protocol_unknown",
-                f"{one.signal}: no such protocol is exported by Python, "
-                "and then nothing is configured at all",
-                f"set OTEL_EXPORTER_OTLP_PROTOCOL={GRPC} or {HTTP}",
-            )
-            continue
-        extra = _EXTRA_OF_EXPORTER.get(one.entry_point)
-        known = ", ".join(sorted(name for name in installed if name != one.entry_point))
-        yield problem(
-            "exporter_not_installed",
-            f"{one.signal}: the exporter {shown_choice(one.entry_point)} is not installed, "
-            "and then nothing is configured at all",
-            f"pip install 'agent-kernel-otel[{extra}]'"
-            if extra
-            else f"set {variable} to one of: otlp, none, {known}",
-        )
 
 
 def console_exporters(facts: Facts) -> Iterator[Finding]:
@@ -226,14 +202,7 @@ def sampling(facts: Facts) -> Iterator[Finding]:
     if facts.is_configured_by_file:
         return
     name, argument = facts.value("OTEL_TRACES_SAMPLER"), facts.value("OTEL_TRACES_SAMPLER_ARG")
-    if name and name not in facts.registered["opentelemetry_traces_sampler"]:
-        known = ", ".join(sorted(facts.registered["opentelemetry_traces_sampler"]))
-        yield problem(
-            "sampler_unknown",
-            "OTEL_TRACES_SAMPLER names no sampler: parentbased_always_on is used instead",
-            f"set it to one of: {known}",
-        )
-    elif name in {"always_off", "parentbased_always_off"}:
+    if name in {"always_off", "parentbased_always_off"}:
         of_whom = " that this process starts" if name.startswith("parentbased") else ""
         yield problem(
             "sampler_keeps_nothing",

@@ -21,7 +21,7 @@ from agent_kernel_otel.doctor import peer
 from agent_kernel_otel.doctor.answers import Answer, Outcome
 from agent_kernel_otel.doctor.destinations import GRPC, Destination, peer_of
 from agent_kernel_otel.doctor.masking import shown_answer, shown_choice
-from agent_kernel_otel.doctor.quiet import quiet_opentelemetry
+from agent_kernel_otel.doctor.quiet import quiet
 
 _LONGEST_WAIT: Final = 10.0
 _STEP: Final = 2.0
@@ -66,7 +66,7 @@ def ask_all(destinations: Sequence[Destination], environ: Mapping[str, str]) -> 
     def ask_one(position: int) -> None:
         answers[position] = _ask(asked[position], environ)
 
-    with _environment(environ), quiet_opentelemetry():
+    with _environment(environ), quiet():
         threads = [
             threading.Thread(target=ask_one, args=(position,), daemon=True)
             for position in range(len(asked))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenTelemetry's own log lines, kept out of the doctor's report."""
+"""Log lines that the doctor's report says itself, and without secrets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet_opentelemetry() -> Iterator[None]:
-    """Keep OpenTelemetry from logging: it repeats headers that it cannot read, secrets and all."""
-    logger = logging.getLogger("opentelemetry")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def quiet() -> Iterator[None]:
+    """Keep OpenTelemetry, which repeats headers that it cannot read, and our distro from logging."""
+    loggers = [logging.getLogger(name) for name in ("opentelemetry", "agent_kernel_otel.distro")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -89,7 +89,7 @@ def _configured(facts: Facts, codes: set[str]) -> Iterator[str]:
     symbol = _GOOD if facts.selection.ours else _BAD if "sdk_disabled" in codes else _DOUBTFUL
     yield from _row(symbol, "configured by", f"{who}: {shown_choice(facts.selection.reason)}")
     name, meaning = sampling_in_words(facts)
-    kept = not codes & {"sampler_keeps_nothing", "sampler_unknown", "sampler_argument_unreadable"}
+    kept = not codes & {"sampler_keeps_nothing", "sampler_argument_unreadable"}
     yield from _row(_GOOD if kept else _BAD, "sampling", ": ".join(filter(None, (name, meaning))))
 
 

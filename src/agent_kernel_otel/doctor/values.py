@@ -19,17 +19,17 @@ from agent_kernel_otel.doctor.findings import Finding, note, problem
 from agent_kernel_otel.doctor.masking import shown_value
 from agent_kernel_otel.doctor.settings import IGNORED
 
-_LIMITS: Final = re.compile(r"OTEL_\w*(COUNT|LENGTH)_LIMIT")
-_ABOVE_ZERO: Final = re.compile(r"OTEL_(BSP|BLRP)_\w+|OTEL_METRIC_EXPORT_\w+")
+_LIMIT: Final = re.compile(r"OTEL_\w+_(COUNT|LENGTH)_LIMIT")
 _SECONDS: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|METRICS|LOGS)_)?TIMEOUT")
 _LONGEST_SENSIBLE_TIMEOUT: Final = 300
-_COMPRESSIONS: Final = {GRPC: {"", "gzip"}, HTTP: {"", "none", "gzip", "deflate"}}
 _READ_BY_OTHERS: Final = re.compile(
     r"OTEL_(AGENT_KERNEL|PYTHON|INSTRUMENTATION|SEMCONV|EXPERIMENTAL|RESOURCE|GO|JAVA|NODE)_"
 )
-_HEADER: Final = re.compile(r"\s*[\w!#$%&'*+.^`|~-]+\s*=[^\x00-\x1f\x7f-\U0010ffff\";\\]*")
-"""As OpenTelemetry reads one; asking it would have it log what it cannot read."""
-_TEMPORALITIES: Final = frozenset({"", "cumulative", "delta", "lowmemory"})
+
+_FIX_OF_VALUE: Final = {
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP): "pip install 'agent-kernel-otel[http]'",
+    ("OTEL_METRICS_EXPORTER", "prometheus"): "pip install 'agent-kernel-otel[prometheus]'",
+}
 
 
 def our_settings(facts: Facts) -> Iterator[Finding]:
@@ -38,34 +38,48 @@ def our_settings(facts: Facts) -> Iterator[Finding]:
         yield problem("setting_unreadable", complaint, "correct it, or unset it")
 
 
-def numbers(facts: Facts) -> Iterator[Finding]:
-    """Numbers that cannot be read, and time-outs that were meant as milliseconds."""
+def unreadable(facts: Facts) -> Iterator[Finding]:
+    """OpenTelemetry's own variables that cannot be read."""
+    for found in facts.unreadable:
+        if _LIMIT.fullmatch(found.variable):
+            continue  # it fails before anything can be done instead
+        instead = str(found).rpartition("; ")[2]
+        if not facts.selection.ours:
+            instead = "it depends on who configures what is done instead"
+        yield problem(
+            "value_unreadable",
+            f"{found.variable} cannot be read: expected {found.expected}; {instead}",
+            _FIX_OF_VALUE.get(
+                (found.variable, facts.environ.get(found.variable, "").strip()),
+                f"correct {found.variable}, or unset it",
+            ),
+        )
+
+
+def before_us(facts: Facts) -> Iterator[Finding]:
+    """What fails while OpenTelemetry is imported, where nobody can step in."""
+    known = facts.registered["opentelemetry_propagator"] | {"", "none"}
+    if any(name.strip() not in known for name in facts.value("OTEL_PROPAGATORS").split(",")):
+        yield problem(
+            "propagator_unknown",
+            "OTEL_PROPAGATORS names one that is not installed: opentelemetry-instrument stops, "
+            "and the app does not start",
+            f"set it to some of: {', '.join(sorted(known - {''}))}",
+        )
+    for variable, value in sorted(facts.environ.items()):
+        if _LIMIT.fullmatch(variable) and value.strip() and not _is_whole(value):
+            yield problem(
+                "limit_unreadable",
+                f"{variable} is no whole number: OpenTelemetry cannot be set up",
+                f"correct it, or unset {variable}",
+            )
+
+
+def timeouts(facts: Facts) -> Iterator[Finding]:
+    """Time-outs that were meant as milliseconds."""
     for variable, value in sorted(facts.effective.items()):
-        if not value.strip() and not _SECONDS.fullmatch(variable):
-            continue
-        if _LIMITS.fullmatch(variable) and not _is_whole(value):
-            yield problem(
-                "value_unreadable",
-                f"{variable} is no whole number: nothing is configured at all",
-                f"correct it, or unset {variable}",
-            )
-        if _ABOVE_ZERO.fullmatch(variable) and (_number(value) or 0) <= 0:
-            yield problem(
-                "value_unreadable",
-                f"{variable} is no number above 0: the default is used",
-                f"correct it, or unset {variable}",
-            )
-        if not _SECONDS.fullmatch(variable):
-            continue
-        seconds = _number(value)
-        if seconds is None:
-            yield problem(
-                "value_unreadable",
-                f"{variable} is no number of seconds: the exporter over gRPC cannot be made, "
-                "and nothing is exported",
-                f"set it to seconds, such as 3, or unset {variable}",
-            )
-        elif seconds > _LONGEST_SENSIBLE_TIMEOUT:
+        seconds = _number(value) if _SECONDS.fullmatch(variable) else None
+        if seconds is not None and seconds > _LONGEST_SENSIBLE_TIMEOUT:
             yield problem(
                 "timeout_in_milliseconds",
                 f"{variable} is read in seconds by Python: {seconds:g} s is {seconds / 60:.0f} min",
@@ -73,31 +87,21 @@ def numbers(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def batches(facts: Facts) -> Iterator[Finding]:
-    """A batch larger than the queue, which the SDK refuses."""
-    # Our pipelines make do with what they are given.
-    for prefix in () if facts.selection.ours else ("OTEL_BSP", "OTEL_BLRP"):
-        queue = facts.value(f"{prefix}_MAX_QUEUE_SIZE") or "2048"
-        batch = facts.value(f"{prefix}_MAX_EXPORT_BATCH_SIZE") or "512"
-        if _is_whole(queue) and _is_whole(batch) and int(batch) > int(queue):
+def compression(facts: Facts) -> Iterator[Finding]:
+    """A compression that the exporter over gRPC does not know."""
+    variables = {
+        f"OTEL_EXPORTER_OTLP_{signal}COMPRESSION"
+        for one in facts.destinations
+        if one.protocol == GRPC
+        for signal in ("", f"{one.signal.upper()}_")
+    }
+    for variable in sorted(variables):
+        if facts.value(variable).lower() not in {"", "gzip"}:
             yield problem(
-                "batch_larger_than_queue",
-                f"{prefix}_MAX_EXPORT_BATCH_SIZE ({int(batch)}) is more than "
-                f"{prefix}_MAX_QUEUE_SIZE ({int(queue)}): the SDK refuses that",
-                f"set {prefix}_MAX_EXPORT_BATCH_SIZE to {int(queue)} or less",
-            )
-
-
-def headers(facts: Facts) -> Iterator[Finding]:
-    """Headers that are no list of ``name=value``."""
-    for variable, value in sorted(facts.effective.items()):
-        if not re.fullmatch(r"OTEL_EXPORTER_OTLP_\w*HEADERS", variable) or not value.strip():
-            continue
-        if not all(map(_HEADER.fullmatch, filter(str.strip, value.split(",")))):
-            yield problem(
-                "headers_unreadable",
-                f"{variable} is no list of name=value, and is left out in part or whole",
-                f"set {variable}=name=value,name=value with blanks in values written %20",
+                "value_unreadable",
+                f"{variable} is none that the exporter over gRPC knows: "
+                "it cannot be made, and nothing is exported",
+                f"set it to gzip, or unset {variable}",
             )
 
 
@@ -157,11 +161,11 @@ def _about_address(variable: str, address: str, protocol: str, *, tls: bool) -> 
 
 
 def files(facts: Facts) -> Iterator[Finding]:
-    """Files that cannot be read."""
-    for variable, reason in facts.unreadable_files.items():
+    """Files that are there and hold something else."""
+    for variable in facts.files_without_pem:
         yield problem(
-            "file_unreadable",
-            f"the file of {variable} cannot be used: {reason}",
+            "file_without_pem",
+            f"the file of {variable} holds no PEM text",
             f"correct the path in {variable}",
         )
 
@@ -189,45 +193,6 @@ def configuration_file(facts: Facts) -> Iterator[Finding]:
             f"OTEL_CONFIG_FILE is set, so that these are ignored: {', '.join(ignored)}",
             "say the same in the file (${VARIABLE} is replaced there), or unset OTEL_CONFIG_FILE",
         )
-
-
-def choices(facts: Facts) -> Iterator[Finding]:
-    """Values that are not among those that exist."""
-    for one in facts.destinations:
-        for variable in (
-            f"OTEL_EXPORTER_OTLP_{one.signal.upper()}_COMPRESSION",
-            "OTEL_EXPORTER_OTLP_COMPRESSION",
-        ):
-            allowed = _COMPRESSIONS.get(one.protocol)
-            if allowed is not None and facts.value(variable).lower() not in allowed:
-                yield problem(
-                    "value_unreadable",
-                    f"{variable} is none that the exporter over {one.protocol} knows "
-                    f"({', '.join(sorted(allowed - {''}))})"
-                    + (
-                        ": it cannot be made, and nothing is exported"
-                        if one.protocol == GRPC
-                        else ""
-                    ),
-                    f"correct it, or unset {variable}",
-                )
-    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-    if facts.value(variable).lower() not in _TEMPORALITIES:
-        yield problem(
-            "value_unreadable",
-            f"{variable} is none of cumulative, delta, lowmemory: cumulative is used",
-            f"correct it, or unset {variable}",
-        )
-    for name in facts.value("OTEL_PROPAGATORS").split(","):
-        known = facts.registered["opentelemetry_propagator"] | {"", "none"}
-        if name.strip() not in known:
-            yield problem(
-                "propagator_unknown",
-                "OTEL_PROPAGATORS names one that is not installed: "
-                "importing OpenTelemetry's propagators then fails, in the app too",
-                f"set it to some of: {', '.join(sorted(known - {''}))}",
-            )
-            break
 
 
 def misspelt(facts: Facts) -> Iterator[Finding]:
@@ -279,10 +244,10 @@ VALUE_FINDERS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     configuration_file,
     our_settings,
     misspelt,
-    numbers,
-    batches,
-    choices,
-    headers,
+    unreadable,
+    before_us,
+    timeouts,
+    compression,
     addresses,
     files,
     service_name,
