@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 _LONGEST_SHOWN: Final = 80
 _HTTP: Final = "http/protobuf"
+_INSTEAD: Final = {**DEFAULTS, "OTEL_TRACES_SAMPLER_ARG": "1.0"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Unreadable:
         elif self.silences:
             instead = f"no {self.silences[0].lower()} are exported"
         else:
-            default = DEFAULTS.get(self.variable)
+            default = _INSTEAD.get(self.variable)
             instead = f"{default!r} is used" if default else "OpenTelemetry's default is used"
         return f"{self.variable}={self.value!r} cannot be read: expected {self.expected}; {instead}"
 
@@ -98,8 +99,8 @@ def repair(environ: MutableMapping[str, str]) -> None:
         environ.pop(found.variable)
         if found.silences:
             environ.update({f"OTEL_{signal}_EXPORTER": "none" for signal in found.silences})
-        elif found.variable in DEFAULTS:
-            environ[found.variable] = DEFAULTS[found.variable]
+        elif found.variable in _INSTEAD:
+            environ[found.variable] = _INSTEAD[found.variable]
     for prefix in ("OTEL_BSP", "OTEL_BLRP"):
         _fit_batch_into_queue(prefix, environ)
 

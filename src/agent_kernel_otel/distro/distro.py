@@ -14,6 +14,7 @@ from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_CONF
 from opentelemetry.util._importlib_metadata import entry_points
 
 from agent_kernel_otel import config_file
+from agent_kernel_otel.distro.checks import repair
 from agent_kernel_otel.distro.declarative import scrub_kernel_records
 from agent_kernel_otel.distro.defaults import ENTRY_POINT, apply_defaults, is_set
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
@@ -60,6 +61,8 @@ class AgentKernelDistro(BaseDistro):  # type: ignore[misc]
             os.environ.setdefault(OTEL_PYTHON_CONFIGURATOR, ENTRY_POINT)
         if not is_set(os.environ, config_file.VARIABLE):
             apply_defaults(os.environ)
+            # Now, because the SDK reads some variables when it is imported.
+            repair(os.environ)
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Activate one instrumentor; where that fails, say so, and let the others go on."""
