@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 from tests.doctor.harness import codes, diagnosis
 from tests.doctor.receivers import grpc_receiver, http_receiver, tls_context
@@ -82,7 +83,7 @@ def test_the_port_of_grpc_is_told_from_that_of_http() -> None:
     ],
 )
 def test_http_statuses_are_explained(status: int, code: str) -> None:
-    answer = {"*": (status, {"Location": "http://127.0.0.1:1/elsewhere"}, b"no")}
+    answer = {"*": (status, {"Location": "/elsewhere"}, b"no")}
     with http_receiver(answer) as endpoint:
         found = diagnosis({**HTTP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, ask=True)
     assert codes(found) == {code}
@@ -187,9 +188,10 @@ def test_authorities_that_overrule_the_exporters_own_are_named(tmp_path: Path) -
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
             "REQUESTS_CA_BUNDLE": str(tmp_path / "others" / "ca.pem"),
         }
-        (finding,) = diagnosis(variables, ask=True).problems
-    assert finding.code == "other_authorities_trusted"
-    assert "REQUESTS_CA_BUNDLE" in finding.fix
+        found = diagnosis(variables, ask=True)
+    before_1_45 = not hasattr(OTLPSpanExporter(), "_client")
+    assert codes(found) == (set() if before_1_45 else {"other_authorities_trusted"})
+    assert before_1_45 or "REQUESTS_CA_BUNDLE" in found.problems[0].fix
 
 
 def test_a_certificate_of_another_name_is_told(tmp_path: Path) -> None:

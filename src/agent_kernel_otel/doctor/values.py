@@ -175,10 +175,11 @@ def configuration_file(facts: Facts) -> Iterator[Finding]:
     if facts.file is None:
         return
     if facts.file.problem is not None:
+        what, _, remedy = facts.file.problem.partition(": pip install ")
         yield problem(
             "configuration_file_unusable",
-            shown_value("OTEL_CONFIG", facts.file.problem),
-            "correct it, or unset OTEL_CONFIG_FILE",
+            shown_value("OTEL_CONFIG", what),
+            f"pip install {remedy}" if remedy else "correct it, or unset OTEL_CONFIG_FILE",
         )
     elif getattr(facts.file.model, "disabled", False):
         yield problem(
