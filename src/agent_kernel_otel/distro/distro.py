@@ -18,7 +18,7 @@ from agent_kernel_otel.distro.checks import repair
 from agent_kernel_otel.distro.declarative import scrub_kernel_records
 from agent_kernel_otel.distro.defaults import ENTRY_POINT, apply_defaults, is_set
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
-from agent_kernel_otel.distro.hints import announce
+from agent_kernel_otel.distro.hints import announce, leave_a_missing_configurator_to_us
 from agent_kernel_otel.distro.selection import is_ours, select
 from agent_kernel_otel.faults import faults
 
@@ -54,7 +54,10 @@ class AgentKernelDistro(BaseDistro):  # type: ignore[misc]
     def _configure(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
         # What is wrong with the settings is said now: later there is a handler that only exports.
         process_config()
-        if not select(os.environ).ours:
+        selection = select(os.environ)
+        if selection.configures is None and selection.notice is not None:
+            leave_a_missing_configurator_to_us()
+        if not selection.ours:
             return
         if not all(map(is_ours, entry_points(group="opentelemetry_configurator"))):
             # Another one may be found before ours, and would be taken although ours is asked for.

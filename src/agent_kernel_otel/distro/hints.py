@@ -68,6 +68,13 @@ def do_not_claim_to_have_configured() -> None:
     logging.getLogger(_LOADER).addFilter(is_true)
 
 
+def leave_a_missing_configurator_to_us() -> None:
+    """Keep the loader from a line about ours where the hint says that the one asked for is missing."""
+    logging.getLogger(_LOADER).addFilter(
+        lambda record: not str(record.msg).startswith("Configuration of %s not loaded because")
+    )
+
+
 def explain_refused_providers() -> None:
     """Add to OpenTelemetry's warning, that a second provider is refused, what to do about it.
 
