@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.matrix import environments
 
-EXTRAS = "[console,http,instruments,prometheus]"
+EXTRAS = "[config,console,http,instruments,prometheus]"
 TOUR = environments.ROOT / "examples" / "tour.py"
 
 LOADS_ENTRY_POINTS = """
