@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from tests.distro.apps.faulty_app import seconds_without_processor
 from tests.distro.zero_code import APPS, LAUNCHER, environment
 from tests.support.faulty_collector import FaultyCollector, Protocol
 
@@ -31,9 +33,9 @@ SIGNALS: Final = ("traces", "logs", "metrics")
 _HANGS_AFTER: Final = 60.0
 _START_AT_ONCE: Final = 3
 """Starting needs the processor."""
-_END_AT_ONCE: Final = 4
-"""Ending waits for the network, and is timed: so few that they do not wait for each other."""
-_TIME: Final = re.compile(r"^at (\S+) (\S+)$", re.MULTILINE)
+_END_AT_ONCE: Final = 8
+"""Ending waits for the network."""
+_TIME: Final = re.compile(r"^at (\S+) (\S+) (\S+)$", re.MULTILINE)
 _RSS: Final = re.compile(r"^rss (-?\d+)$", re.MULTILINE)
 
 
@@ -64,7 +66,8 @@ class Outcome:
     Attributes:
         output: The lines that the app printed, sorted, because children print when they please.
         returncode: The exit code, or less than 0 the signal that ended it.
-        seconds: How long the end of each of its processes took from that process's last line.
+        seconds: How long the end of each of its processes took from that process's last line,
+            less the time in which it was kept waiting by what else the machine had to do.
         growth: By how many kilobytes the resident memory grew in its second round.
         reports: For each of its processes what its telemetry came to, by signal.
         acknowledged: What the collector acknowledged, by signal.
@@ -140,9 +143,14 @@ class _Run:
                 self._output += self._read_until("at end")
                 self._process.send_signal(signal.SIGTERM)
             self._output += stdout.read()
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            reaped = time.monotonic() - seconds_without_processor(self._process.pid)
             returncode = self._process.wait()
-        times = {event: float(at) for event, at in _TIME.findall(self._output)}
-        times["reaped"] = time.monotonic()
+        times = {
+            event: float(at) - float(without_processor)
+            for event, at, without_processor in _TIME.findall(self._output)
+        }
+        times["reaped"] = reaped
         return Outcome(
             output=sorted(
                 line

@@ -10,8 +10,9 @@ standard input, works again, and then
   code of its own, and ends as above once they have;
 * ``burst``: does much more of it, and ends as above.
 
-Lines that start with ``at`` tell the time of something, and those with ``rss`` memory; all others
-are the same in every run.
+Lines that start with ``at`` tell when something was, and how long its process had waited for a
+processor by then; those that start with ``rss`` tell of memory; all others are the same in every
+run.
 """
 
 from __future__ import annotations
@@ -43,8 +44,17 @@ def say(*words: object) -> None:
     os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
 
 
-def say_time(event: str) -> None:
-    say("at", event, repr(time.monotonic()))
+def say_time(event: str, process: int) -> None:
+    say("at", event, repr(time.monotonic()), repr(seconds_without_processor(process)))
+
+
+def seconds_without_processor(process: int) -> float:
+    """How long a process, running or ended and not reaped, has waited while others computed."""
+    try:
+        with open(f"/proc/{process}/schedstat") as told:  # noqa: PTH123 - the app knows no style
+            return int(told.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0  # a system that does not count it
 
 
 def make_kernel() -> wk.Kernel:
@@ -85,17 +95,19 @@ def fork_children(kernel: wk.Kernel) -> None:
         child = os.fork()
         if child == 0:
             say(name, asyncio.run(work(kernel, ORDERS)))
-            say_time(f"end-{name}")
+            say_time(f"end-{name}", os.getpid())
             sys.exit(number)
         names[child] = name
     while names:
-        child, status = os.wait()
-        say_time(f"reaped-{names[child]}")
-        say(names.pop(child), "exit code", os.waitstatus_to_exitcode(status))
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        say_time(f"reaped-{names[ended.si_pid]}", ended.si_pid)
+        _, status = os.waitpid(ended.si_pid, 0)
+        say(names.pop(ended.si_pid), "exit code", os.waitstatus_to_exitcode(status))
 
 
 def resident_kilobytes() -> int:
-    with open("/proc/self/status") as status:  # noqa: PTH123 - the app knows nothing of style
+    with open("/proc/self/status") as status:  # noqa: PTH123 - the app knows no style
         return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
 
 
@@ -112,7 +124,7 @@ def main(mode: str) -> int:
         orders = ORDERS_OF_A_BURST if mode == "burst" else ORDERS
         say("second", asyncio.run(work(kernel, orders)))
     say("rss", resident_kilobytes() - before)
-    say_time("end")
+    say_time("end", os.getpid())
     if mode == "sigterm":
         signal.pause()
     return EXIT_CODE
