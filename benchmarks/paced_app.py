@@ -83,6 +83,7 @@ def obey(bench: Bench, rate: int, count: int, *, flush: bool) -> dict[str, Any]:
     """Call the kernel, at a rate or, if that is 0, as fast as it can."""
     bench.fresh()  # a full handle store costs more than all tracing
     gc.collect()
+    full = gc.get_stats()[2]["collections"]
     cpu, began = time.process_time_ns(), time.perf_counter_ns()
     took: list[int] = []
     late: list[int] = []
@@ -94,7 +95,8 @@ def obey(bench: Bench, rate: int, count: int, *, flush: bool) -> dict[str, Any]:
     if flush:
         getattr(trace.get_tracer_provider(), "force_flush", bool)()
     cpu = time.process_time_ns() - cpu
-    return {"took": took, "late": late, "elapsed": elapsed, "cpu": cpu}
+    full = gc.get_stats()[2]["collections"] - full
+    return {"took": took, "late": late, "elapsed": elapsed, "cpu": cpu, "full_collections": full}
 
 
 def main() -> None:
