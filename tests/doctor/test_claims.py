@@ -43,7 +43,6 @@ def run(variables: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     "variables",
     [
-        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
         {"OTEL_PYTHON_CONFIGURATOR": "nowhere"},
         {"OTEL_CONFIG_FILE": "/nowhere/otel.yaml"},
         {"OTEL_SDK_DISABLED": "true"},
@@ -81,6 +80,7 @@ def test_where_nothing_is_exported_there_is_no_exporter(variables: dict[str, str
         ({"OTEL_TRACES_SAMPLER": "allways_on"}, "ParentBased{root:AlwaysOnSampler"),
         ({"OTEL_TRACES_SAMPLER": "traceidratio"}, "TraceIdRatioBased{1.0}"),
         ({"OTEL_BSP_SCHEDULE_DELAY": "soon"}, "ParentBased{root:AlwaysOnSampler"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "ParentBased{root:AlwaysOnSampler"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "3s"}, "ParentBased{root:AlwaysOnSampler"),
         ({"OTEL_SDK_DISABLED": "1"}, "ParentBased{root:AlwaysOnSampler"),
     ],

@@ -51,7 +51,7 @@ PROBLEMS: list[tuple[dict[str, str], str]] = [
     ),
     ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "deltas"}, "value_unreadable"),
     ({"OTEL_BSP_SCHEDULE_DELAY": "soon"}, "value_unreadable"),
-    ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "limit_unreadable"),
+    ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3s"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, "timeout_in_milliseconds"),

@@ -19,8 +19,6 @@ OPENTELEMETRYS: Final = "OpenTelemetry's default"
 IGNORED: Final = "(ignored)"
 """Shown in place of a value for which a configuration file speaks alone."""
 
-SIGNALS: Final = ("traces", "metrics", "logs")
-
 OPENTELEMETRY_DEFAULTS: Final[Mapping[str, str]] = {
     "OTEL_SERVICE_NAME": "unknown_service",
     "OTEL_TRACES_SAMPLER": "parentbased_always_on",

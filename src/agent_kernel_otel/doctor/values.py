@@ -19,7 +19,6 @@ from agent_kernel_otel.doctor.findings import Finding, note, problem
 from agent_kernel_otel.doctor.masking import shown_value
 from agent_kernel_otel.doctor.settings import IGNORED
 
-_LIMIT: Final = re.compile(r"OTEL_\w+_(COUNT|LENGTH)_LIMIT")
 _SECONDS: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|METRICS|LOGS)_)?TIMEOUT")
 _LONGEST_SENSIBLE_TIMEOUT: Final = 300
 _READ_BY_OTHERS: Final = re.compile(
@@ -41,8 +40,6 @@ def our_settings(facts: Facts) -> Iterator[Finding]:
 def unreadable(facts: Facts) -> Iterator[Finding]:
     """OpenTelemetry's own variables that cannot be read."""
     for found in facts.unreadable:
-        if _LIMIT.fullmatch(found.variable):
-            continue  # it fails before anything can be done instead
         instead = str(found).rpartition("; ")[2]
         if not facts.selection.ours:
             instead = "it depends on who configures what is done instead"
@@ -56,8 +53,8 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def before_us(facts: Facts) -> Iterator[Finding]:
-    """What fails while OpenTelemetry is imported, where nobody can step in."""
+def propagators(facts: Facts) -> Iterator[Finding]:
+    """A propagator that is not there, over which the launcher fails before anybody can step in."""
     known = facts.registered["opentelemetry_propagator"] | {"", "none"}
     if any(name.strip() not in known for name in facts.value("OTEL_PROPAGATORS").split(",")):
         yield problem(
@@ -66,13 +63,6 @@ def before_us(facts: Facts) -> Iterator[Finding]:
             "and the app does not start",
             f"set it to some of: {', '.join(sorted(known - {''}))}",
         )
-    for variable, value in sorted(facts.environ.items()):
-        if _LIMIT.fullmatch(variable) and value.strip() and not _is_whole(value):
-            yield problem(
-                "limit_unreadable",
-                f"{variable} is no whole number: OpenTelemetry cannot be set up",
-                f"correct it, or unset {variable}",
-            )
 
 
 def timeouts(facts: Facts) -> Iterator[Finding]:
@@ -246,17 +236,13 @@ VALUE_FINDERS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     our_settings,
     misspelt,
     unreadable,
-    before_us,
+    propagators,
     timeouts,
     compression,
     addresses,
     files,
     service_name,
 )
-
-
-def _is_whole(value: str) -> bool:
-    return value.strip().isascii() and value.strip().isdigit()
 
 
 def _number(value: str) -> float | None:
