@@ -64,6 +64,7 @@ def http_receiver(
 def grpc_receiver(
     answers: Mapping[str, tuple[grpc.StatusCode, str]],
     seen: list[dict[str, str]] | None = None,
+    credentials: Any = None,
 ) -> Iterator[str]:
     """Answers an Export by its service (``trace``, ``metrics``, ``logs``, or ``*`` for any), or takes it."""
 
@@ -82,10 +83,13 @@ def grpc_receiver(
 
     server = grpc.server(ThreadPoolExecutor(3))
     server.add_generic_rpc_handlers((Answering(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'http' if credentials is None else 'https'}://127.0.0.1:{port}"
     finally:
         server.stop(None).wait()
 
@@ -105,3 +109,16 @@ def tls_context(folder: Path, *, client_authority: bool = False, name: str = "12
         client.private_key_pem.write_to_path(str(folder / "client.key"))
         client.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
     return context
+
+
+def grpc_credentials(folder: Path) -> Any:
+    """A server's TLS over gRPC that wants a client's certificate; the files as above."""
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("client.example")
+    client.private_key_pem.write_to_path(str(folder / "client.key"))
+    client.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
+    pair = (server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())
+    return grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), True)

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 from tests.doctor.harness import codes, diagnosis
-from tests.doctor.receivers import grpc_receiver, http_receiver, tls_context
+from tests.doctor.receivers import grpc_credentials, grpc_receiver, http_receiver, tls_context
 from tests.support.faulty_collector import FaultyCollector, Protocol
 from tests.support.otlp_sink import OtlpSink
 
@@ -211,6 +211,17 @@ def test_a_client_certificate_that_is_wanted_is_told_and_shown(tmp_path: Path) -
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
         }
+        assert codes(diagnosis(variables, ask=True)) == {"needs_client_certificate"}
+        variables["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"] = str(tmp_path / "client.pem")
+        variables["OTEL_EXPORTER_OTLP_CLIENT_KEY"] = str(tmp_path / "client.key")
+        assert not diagnosis(variables, ask=True).problems
+
+
+def test_certificates_are_seen_to_over_grpc_too(tmp_path: Path) -> None:
+    with grpc_receiver({}, credentials=grpc_credentials(tmp_path)) as endpoint:
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+        assert codes(diagnosis(variables, ask=True)) == {"certificate_not_trusted"}
+        variables["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(tmp_path / "ca.pem")
         assert codes(diagnosis(variables, ask=True)) == {"needs_client_certificate"}
         variables["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"] = str(tmp_path / "client.pem")
         variables["OTEL_EXPORTER_OTLP_CLIENT_KEY"] = str(tmp_path / "client.key")

@@ -130,10 +130,8 @@ def _greet(connection: socket.socket, greeting: bytes) -> str:
 
 
 def _tls_fault(destination: Destination, peer: tuple[str, int], timeout: float) -> Outcome | None:
-    context = ssl.create_default_context()
     try:
-        if destination.certificate is not None:
-            context = ssl.create_default_context(cafile=destination.certificate)
+        context = ssl.create_default_context(cafile=destination.certificate)
         if destination.client_certificate is not None:
             context.load_cert_chain(*destination.client_certificate)
     except (OSError, ValueError):
@@ -141,17 +139,19 @@ def _tls_fault(destination: Destination, peer: tuple[str, int], timeout: float) 
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         with _tls_connection(peer, timeout, context) as connection:
-            # With TLS 1.3 a server that wants a certificate says so only after the handshake.
+            # With TLS 1.3 a server that wants a certificate says so only after the handshake, or
+            # hangs up without a word.
             connection.settimeout(_ALERT_WAIT)
             with suppress(TimeoutError):
-                connection.recv(1)
+                return None if connection.recv(1) else Outcome.NEEDS_CLIENT_CERTIFICATE
     except ssl.SSLCertVerificationError as error:
         return _VERIFY_CODES.get(error.verify_code, Outcome.UNTRUSTED)
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or "") or "HANDSHAKE_FAILURE" in (error.reason or ""):
             return Outcome.NEEDS_CLIENT_CERTIFICATE
-    except OSError:
-        return None
+    except OSError as error:
+        hung_up = isinstance(error, ConnectionResetError)
+        return Outcome.NEEDS_CLIENT_CERTIFICATE if hung_up else None
     return None
 
 
