@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 _LOG_LEVEL: Final = "OTEL_LOG_LEVEL"
+_LINE: Final = "effective configuration, as agent-kernel-otel doctor --offline shows it:\n%s"
 _logger: Final = logging.getLogger(__name__)
 
 
@@ -24,13 +25,13 @@ def log_diagnosis() -> None:
         asked = os.environ.get(_LOG_LEVEL, "").strip().lower() == "debug"
         if not asked:
             if _logger.isEnabledFor(logging.DEBUG):
-                _logger.debug("%s", _text())
+                _logger.debug(_LINE, _text())
             return
         handler, level = logging.StreamHandler(), _logger.level
         _logger.setLevel(logging.DEBUG)
         _logger.addHandler(handler)
         try:
-            _logger.debug("%s", _text())
+            _logger.debug(_LINE, _text())
         finally:
             _logger.removeHandler(handler)
             _logger.setLevel(level)
