@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
@@ -24,12 +23,14 @@ from agent_kernel_otel.distro.worker import GRACE, Pipeline
 from agent_kernel_otel.faults import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
+
+    from agent_kernel_otel.distro.wire import Wire
 
 
 FORK_WAIT: Final = 0.25
-"""Seconds that a fork waits for a request in flight before it is interrupted."""
+"""Seconds that a fork waits for requests in flight before they are interrupted, and again after."""
 REPORT_VARIABLE: Final = "AGENT_KERNEL_OTEL_REPORT"
 """Names a file to which each process writes what became of its telemetry."""
 _AFTER_ALL_OTHERS: Final = -1000
@@ -160,10 +161,8 @@ class Lifecycle:
     # --- fork ---
 
     def _before_fork(self) -> None:
-        deadline = time.monotonic() + FORK_WAIT
-        for pipeline in self.pipelines:
-            wait = max(0.0, deadline - time.monotonic())
-            _safely(partial(pipeline.delivery.wire.before_fork, wait))
+        wires = [pipeline.delivery.wire for pipeline in self.pipelines]
+        _safely(lambda: _hold([wire for wire in _hold(wires) if wire.interrupt()]))
 
     def _after_fork_in_parent(self) -> None:
         for pipeline in self.pipelines:
@@ -184,6 +183,12 @@ class Lifecycle:
             self,
             lambda lifecycle: util.Finalize(None, lifecycle.end, exitpriority=_AFTER_ALL_OTHERS),
         )
+
+
+def _hold(wires: Sequence[Wire]) -> list[Wire]:
+    """Those that cannot be held within the time that all have together."""
+    deadline = time.monotonic() + FORK_WAIT
+    return [wire for wire in wires if not wire.hold(deadline)]
 
 
 def _safely(action: Callable[[], Any]) -> None:

@@ -13,7 +13,9 @@ of a release to come or of another vendor, is used as it is: less is known, and 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,34 +61,62 @@ class Wire:
     is_watched = False
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.answer = Answer()
         self.lock = threading.Lock()
+        # Whoever wants the lock takes this first. Else an exporter that has just let go of it
+        # would have it again, for its next request, before a thread that waits to fork wakes up.
+        self._turn = threading.Lock()
+        self._forking: int | None = None  # the thread whose turn it is, for a fork
         self._held = False
 
-    def before_fork(self, timeout: float) -> None:
-        """Let no request begin, and wait for the one in flight; interrupt it if it takes longer.
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A request is in flight while this lasts; it does not begin during a fork."""
+        with self._turn:
+            lock = self.lock
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def hold(self, deadline: float) -> bool:
+        """Let no request begin, because of a fork, and wait for the one in flight.
 
         Args:
-            timeout: Seconds to wait before it is interrupted, and again after it.
+            deadline: How long to wait for it, by ``time.monotonic()``.
+
+        Returns:
+            Whether none is in flight any more.
         """
-        self._held = self.lock.acquire(timeout=timeout)
-        if not self._held and self._interrupt():
-            self._held = self.lock.acquire(timeout=timeout)
+        me = threading.get_ident()
+        if self._forking != me and self._turn.acquire(timeout=_left(deadline)):
+            self._forking = me
+        if self._forking == me:
+            self._held = self.lock.acquire(timeout=_left(deadline))
+            return self._held
+        return False
+
+    def interrupt(self) -> bool:
+        """End the request in flight for the sake of a fork; whether that can be done."""
+        return False
 
     def after_fork_in_parent(self) -> None:
         """Let requests begin again."""
+        if self._forking != threading.get_ident():
+            return  # another thread's fork was not over in time
         if self._held:
             self._held = False
             self.lock.release()
+        self._forking = None
+        self._turn.release()
 
     def after_fork_in_child(self) -> None:
         """Start anew, with nothing that belongs to the parent."""
-        self.answer = Answer()
-        self.lock = threading.Lock()
-        self._held = False
-
-    def _interrupt(self) -> bool:
-        return False
+        self._reset()
 
 
 class _GrpcWire(Wire):
@@ -98,7 +128,8 @@ class _GrpcWire(Wire):
         super().__init__()
         self._exporter = exporter
         self._connect = exporter._initialize_channel_and_stub
-        self._interrupted = False
+        self._is_cut = False
+        self._cuts = 0
         # The exporter itself connects anew after an error.
         exporter._initialize_channel_and_stub = self._connect_and_watch
         self._watch()
@@ -108,37 +139,45 @@ class _GrpcWire(Wire):
         self._watch()
 
     def _watch(self) -> None:
-        export = self._exporter._client.Export
+        self._export = self._exporter._client.Export
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            self.answer = Answer()
-            with self.lock:
+            deadline = time.monotonic() + kwargs.get("timeout", 0.0)
+            while True:
+                self.answer = Answer()
+                cuts = self._cuts
                 try:
-                    response = export(*args, **kwargs)
+                    with self.request():
+                        # Not that of the beginning: a fork may have led to another channel.
+                        response = self._export(*args, **kwargs)
                 except Exception as error:
+                    if cuts != self._cuts and _left(deadline):
+                        # For a fork: the exporter would wait a second, or have no time to.
+                        kwargs["timeout"] = _left(deadline)
+                        continue
                     with suppress(AttributeError):
                         self.answer.came = error.code().name not in _NO_ANSWER  # type: ignore[attr-defined]
                     raise
-            self.answer.read(response)
-            return response
+                self.answer.read(response)
+                return response
 
         self._exporter._client.Export = watched
 
-    def _interrupt(self) -> bool:
-        # The exporter takes the end of its call for a passing error, and repeats it by and by.
-        self._interrupted = True
+    def interrupt(self) -> bool:
+        self._cuts += 1
+        self._is_cut = True
         self._exporter._channel.close()
         return True
 
     def after_fork_in_parent(self) -> None:
-        if self._interrupted:
-            self._interrupted = False
+        if self._is_cut:
+            self._is_cut = False
             self._exporter._initialize_channel_and_stub()
         super().after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
-        self._interrupted = False
+        self._is_cut = False
         self._exporter._initialize_channel_and_stub()
 
 
@@ -158,7 +197,7 @@ class _HttpWire(Wire):
             # As the session's, OTEL_EXPORTER_OTLP_CERTIFICATE gives way to REQUESTS_CA_BUNDLE.
             if isinstance(session.verify, str):
                 kwargs.setdefault("verify", session.verify)
-            with self.lock:
+            with self.request():
                 response = request(*args, **kwargs)
             self._read(response)
             return response
@@ -174,6 +213,10 @@ class _HttpWire(Wire):
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._session.close()  # the connections are the parent's
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def watch(exporter: Any, signal: str) -> Wire:
