@@ -12,7 +12,6 @@ from agent_kernel_otel import __version__
 from agent_kernel_otel.distro.defaults import (
     DEFAULTS,
     apply_defaults,
-    effective_configuration,
     is_disabled,
     resource_attributes,
     resource_detectors,
@@ -158,26 +157,3 @@ def test_where_the_user_named_no_service_the_resource_does(environ: dict[str, st
         "telemetry.distro.name": "agent-kernel-otel",
         "telemetry.distro.version": __version__,
     }
-
-
-def test_the_effective_configuration_shows_settings_and_masks_secrets() -> None:
-    secret = "s3cr3t-of-mine"
-    shown = effective_configuration(
-        {
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://user:{secret}@collector.example:4317",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"https://c.example/v1/logs?api_key={secret}",
-            "OTEL_EXPORTER_OTLP_HEADERS": f"x-auth={secret}",
-            "OTEL_EXPORTER_OTLP_TRACES_HEADERS": secret,
-            "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"/keys/{secret}",
-            "OTEL_AGENT_KERNEL_PRINCIPAL_HASH_KEY": secret,
-            "OTEL_RESOURCE_ATTRIBUTES": f"team=shop,password={secret}",
-            "AWS_SECRET_ACCESS_KEY": secret,
-        }
-    )
-    assert secret not in shown
-    assert "OTEL_TRACES_EXPORTER=otlp" in shown
-    assert "collector.example:4317" in shown
-    assert "OTEL_EXPORTER_OTLP_HEADERS=[REDACTED]" in shown
-    assert "team=shop" in shown
-    assert "AWS" not in shown

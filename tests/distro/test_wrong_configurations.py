@@ -152,7 +152,7 @@ def test_the_defaults_can_be_read(caplog: pytest.LogCaptureFixture) -> None:
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer abc, x-tenant=a%20b,"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", __file__),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "GZIP"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip"),
         ("OTEL_BSP_SCHEDULE_DELAY", "250.5"),
     ],
 )
@@ -162,6 +162,14 @@ def test_what_opentelemetry_can_read_stays_as_it_is(
     environ, lines = repaired(caplog, **{variable: value})
     assert lines == []
     assert environ[variable] == value
+
+
+def test_no_compression_is_left_to_the_exporter_over_grpc_which_does_not_know_the_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    environ, lines = repaired(caplog, OTEL_EXPORTER_OTLP_COMPRESSION="none")
+    assert lines == []
+    assert "OTEL_EXPORTER_OTLP_COMPRESSION" not in environ
 
 
 def test_a_value_that_decides_where_data_goes_silences_its_signals_only(

@@ -53,7 +53,7 @@ PROBLEMS: list[tuple[dict[str, str], str]] = [
     ({"OTEL_BSP_SCHEDULE_DELAY": "soon"}, "value_unreadable"),
     ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3s"}, "value_unreadable"),
-    ({"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, "value_unreadable"),
+    ({"OTEL_EXPORTER_OTLP_COMPRESSION": "deflate"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, "timeout_in_milliseconds"),
     ({"OTEL_PROPAGATORS": "tracecontext,b4"}, "propagator_unknown"),
     ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization: Bearer abc"}, "value_unreadable"),

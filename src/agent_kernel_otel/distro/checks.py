@@ -101,6 +101,10 @@ def repair(environ: MutableMapping[str, str]) -> None:
             environ.update({f"OTEL_{signal}_EXPORTER": "none" for signal in found.silences})
         elif found.variable in _INSTEAD:
             environ[found.variable] = _INSTEAD[found.variable]
+    for variable in [name for name in environ if name.endswith("_COMPRESSION")]:
+        # The exporter over gRPC does not know the specification's word for its own default.
+        if environ[variable].strip().lower() == "none":
+            environ.pop(variable)
     for prefix in ("OTEL_BSP", "OTEL_BLRP"):
         _fit_batch_into_queue(prefix, environ)
 
@@ -170,6 +174,16 @@ def _is_protocol(value: str, _: Mapping[str, str]) -> bool:
     )
 
 
+def _speaks_http(environ: Mapping[str, str]) -> bool:
+    return _HTTP in (value for name, value in environ.items() if name.endswith("_PROTOCOL"))
+
+
+def _is_compression(value: str, environ: Mapping[str, str]) -> bool:
+    return value.lower() in {"gzip", "none"} or (
+        value.lower() == "deflate" and _speaks_http(environ)
+    )
+
+
 def _is_endpoint(value: str, environ: Mapping[str, str]) -> bool:
     try:
         parts = urlsplit(value)
@@ -179,8 +193,9 @@ def _is_endpoint(value: str, environ: Mapping[str, str]) -> bool:
     if parts.scheme in {"http", "https"}:
         return bool(parts.hostname)
     # gRPC takes a host and a port without a scheme, and schemes of its own.
-    speaks_http = _HTTP in (v for k, v in environ.items() if k.endswith("_PROTOCOL"))
-    return not speaks_http and bool(re.fullmatch(r"(unix|dns|ipv[46]):.+|[\w.-]+:\d+", value))
+    return not _speaks_http(environ) and bool(
+        re.fullmatch(r"(unix|dns|ipv[46]):.+|[\w.-]+:\d+", value)
+    )
 
 
 def _is_file(value: str, _: Mapping[str, str]) -> bool:
@@ -245,8 +260,8 @@ _CHECKS: Final = (
     ),
     _check(
         rf"OTEL_EXPORTER_OTLP_{_OF_SIGNAL}COMPRESSION",
-        _is_one_of("gzip", "deflate", "none"),
-        "gzip, deflate (over HTTP) or none",
+        _is_compression,
+        "gzip or none, over HTTP deflate too",
     ),
     _check(
         rf"OTEL_EXPORTER_OTLP_{_OF_SIGNAL}PROTOCOL",

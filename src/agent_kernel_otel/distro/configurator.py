@@ -19,7 +19,6 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.environment_variables import (
     OTEL_CONFIG_FILE,
     OTEL_EXPERIMENTAL_RESOURCE_DETECTORS,
-    OTEL_LOG_LEVEL,
 )
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.trace import get_tracer_provider
@@ -34,6 +33,7 @@ from agent_kernel_otel.distro.hints import (
     explain_refused_providers,
 )
 from agent_kernel_otel.distro.selection import select
+from agent_kernel_otel.doctor.at_start import log_diagnosis
 from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
         if _app_has_providers():
             _logger.info("the app has set up OpenTelemetry itself: nothing is configured")
             return
-        _log_effective_configuration()
+        log_diagnosis()
         file = config_file(os.environ)
         if file is None:
             self._configure_from_environment(kwargs)
@@ -139,20 +139,3 @@ def _app_has_providers() -> bool:
         )
         if variable not in os.environ
     )
-
-
-def _log_effective_configuration() -> None:
-    handler = logging.StreamHandler()
-    level = _logger.level
-    # This early no app has set up logging: where debugging is asked for by the variable, the
-    # line would be lost without a handler.
-    asked = os.environ.get(OTEL_LOG_LEVEL, "").strip().lower() == "debug"
-    if asked:
-        _logger.setLevel(logging.DEBUG)
-        _logger.addHandler(handler)
-    if _logger.isEnabledFor(logging.DEBUG):
-        variables = defaults.effective_configuration(os.environ)
-        _logger.debug("effective configuration: %s; %s", variables, process_config())
-    if asked:
-        _logger.removeHandler(handler)
-        _logger.setLevel(level)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -34,7 +33,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.resources import ProcessResourceDetector
 
 from agent_kernel_otel._version import __version__
-from agent_kernel_otel.scrub import MASK, identifier, scrub_text
+from agent_kernel_otel.scrub import identifier
 
 ENTRY_POINT: Final = "agent_kernel"
 """Name of our distro and of our configurator in the entry points."""
@@ -119,8 +118,6 @@ DEFAULTS: Final[Mapping[str, str]] = {
     default.variable: default.value for default in DEFAULTS_WITH_REASONS
 }
 
-_SECRET_VARIABLE: Final = re.compile(r"HEADERS|_KEY$|TOKEN|SECRET|PASSWORD|CREDENTIAL")
-_SHOWN_PREFIX: Final = "OTEL_"
 _PROGRAM_SUFFIXES: Final = frozenset({".py", ".pyw", ".pyc", ".pyz", ".zip", ".exe"})
 
 
@@ -213,16 +210,3 @@ def _name_of_script(script: str) -> str | None:
         if path.stem == "__main__":
             path = path.parent
     return identifier(path.stem if path.suffix in _PROGRAM_SUFFIXES else path.name) or None
-
-
-def effective_configuration(environ: Mapping[str, str]) -> str:
-    """The variables that OpenTelemetry reads, in one line, without secrets.
-
-    Headers, keys and tokens are masked as a whole, credentials in any other value by pattern.
-    """
-    shown = []
-    for variable in sorted(environ):
-        if variable.startswith(_SHOWN_PREFIX):
-            secret = _SECRET_VARIABLE.search(variable)
-            shown.append(f"{variable}={MASK if secret else scrub_text(environ[variable])}")
-    return ", ".join(shown)

@@ -77,24 +77,6 @@ def timeouts(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def compression(facts: Facts) -> Iterator[Finding]:
-    """A compression that the exporter over gRPC does not know."""
-    variables = {
-        f"OTEL_EXPORTER_OTLP_{signal}COMPRESSION"
-        for one in facts.destinations
-        if one.protocol == GRPC
-        for signal in ("", f"{one.signal.upper()}_")
-    }
-    for variable in sorted(variables):
-        if facts.value(variable).lower() not in {"", "gzip"}:
-            yield problem(
-                "value_unreadable",
-                f"{variable} is none that the exporter over gRPC knows: "
-                "it cannot be made, and nothing is exported",
-                f"set it to gzip, or unset {variable}",
-            )
-
-
 def addresses(facts: Facts) -> Iterator[Finding]:
     """Addresses that are read in another way than they were meant."""
     said: set[tuple[str, str]] = set()
@@ -238,7 +220,6 @@ VALUE_FINDERS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     unreadable,
     propagators,
     timeouts,
-    compression,
     addresses,
     files,
     service_name,
