@@ -52,6 +52,8 @@ class Lifecycle:
         self._installed = False
         self._sigterm: Any = signal.SIG_DFL
         self._ending = threading.Lock()
+        self._is_ending = False
+        self._late_sigterm: tuple[int, FrameType | None] | None = None
 
     def add(self, pipeline: Pipeline) -> None:
         """Take care of a pipeline from now on."""
@@ -102,6 +104,7 @@ class Lifecycle:
         """Send what is left within ``exit_timeout``, and sum up what was lost. Once only."""
         if not self._ending.acquire(blocking=False):
             return
+        self._is_ending = True
         try:
             self._close()
             notices.summarize()
@@ -111,6 +114,12 @@ class Lifecycle:
                 write_report_if_asked()
         except Exception:
             faults.swallow("ending telemetry")
+        finally:
+            self._is_ending = False
+        late = self._late_sigterm
+        if late is not None and threading.current_thread() is threading.main_thread():
+            self._late_sigterm = None
+            self._pass_on(*late)
 
     def _close(self) -> None:
         now = time.monotonic()
@@ -143,17 +152,27 @@ class Lifecycle:
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        previous = self._sigterm
+        if self._is_ending:
+            # It interrupts just what it would begin, and is passed on when that is done.
+            self._late_sigterm = signum, frame
+            return
         # The first process of a container is not ended by a signal, and an app's own handler
         # takes its time: what they do meanwhile is still to be sent.
-        goes_on = callable(previous) or os.getpid() == 1
+        goes_on = callable(self._sigterm) or os.getpid() == 1
         action = (lambda: self.flush(self.exit_timeout)) if goes_on else self.end
         # The main thread may hold any lock right now, such as that of a log handler.
         thread = threading.Thread(target=action, name="OtelSigterm", daemon=True)
-        thread.start()
-        thread.join(self.exit_timeout + 2 * FORK_WAIT)
-        if callable(previous):
-            previous(signum, frame)
+        try:
+            thread.start()
+        except RuntimeError:
+            _safely(action)  # Python 3.12.0 and 3.12.1 start none once exit handlers run
+        else:
+            thread.join(self.exit_timeout + 2 * FORK_WAIT)
+        self._pass_on(signum, frame)
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        if callable(self._sigterm):
+            self._sigterm(signum, frame)
         else:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
@@ -170,6 +189,8 @@ class Lifecycle:
 
     def _after_fork_in_child(self) -> None:
         self._ending = threading.Lock()
+        self._is_ending = False
+        self._late_sigterm = None
         notices.reset()
         for action in self._in_child:
             _safely(action)
