@@ -19,6 +19,7 @@ import wrapt
 
 from agent_kernel_otel.distro.ledger import METRICS, ledger
 from agent_kernel_otel.distro.notices import notices
+from agent_kernel_otel.distro.report import write_report_if_asked
 from agent_kernel_otel.distro.worker import GRACE, Pipeline
 from agent_kernel_otel.faults import faults
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 FORK_WAIT: Final = 0.25
 """Seconds that a fork waits for requests in flight before they are interrupted, and again after."""
-REPORT_VARIABLE: Final = "AGENT_KERNEL_OTEL_REPORT"
-"""Names a file to which each process writes what became of its telemetry."""
+_TO_SUM_UP: Final = 0.7
+"""Seconds that SIGTERM is held up at most, after the time for sending, on a busy machine."""
 _AFTER_ALL_OTHERS: Final = -1000
 """Priority among the finalizers of a child of ``multiprocessing``."""
 
@@ -108,10 +109,7 @@ class Lifecycle:
         try:
             self._close()
             notices.summarize()
-            if REPORT_VARIABLE in os.environ:
-                from agent_kernel_otel.distro.report import write_report_if_asked  # noqa: PLC0415 - seldom asked
-
-                write_report_if_asked()
+            write_report_if_asked()
         except Exception:
             faults.swallow("ending telemetry")
         finally:
@@ -167,7 +165,7 @@ class Lifecycle:
         except RuntimeError:
             _safely(action)  # Python 3.12.0 and 3.12.1 start none once exit handlers run
         else:
-            thread.join(self.exit_timeout + 2 * FORK_WAIT)
+            thread.join(self.exit_timeout + _TO_SUM_UP)
         self._pass_on(signum, frame)
 
     def _pass_on(self, signum: int, frame: FrameType | None) -> None:
