@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from rig import Ratio
 
-from agent_kernel_otel.distro.batching import BatchingSpanProcessor
+from agent_kernel_otel.pipeline.batching import BatchingSpanProcessor
 
 _CALLS = 1000
 _NEVER = 1e7

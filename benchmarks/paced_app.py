@@ -40,7 +40,7 @@ def trace_with_our_pipelines() -> None:
     """The instrumentation as ``opentelemetry-instrument`` starts it with our distro."""
     from agent_kernel_otel.distro.configurator import AgentKernelConfigurator  # noqa: PLC0415
     from agent_kernel_otel.distro.distro import AgentKernelDistro  # noqa: PLC0415
-    from agent_kernel_otel.distro.lifecycle import started  # noqa: PLC0415
+    from agent_kernel_otel.pipeline.lifecycle import started  # noqa: PLC0415
     from agent_kernel_otel.weaver.instrumentor import KernelInstrumentor  # noqa: PLC0415
 
     AgentKernelDistro().configure()

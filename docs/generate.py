@@ -16,8 +16,8 @@ from pathlib import Path
 
 from agent_kernel_otel import InstrumentationConfig, semconv
 from agent_kernel_otel.distro.defaults import DEFAULTS_WITH_REASONS, Default
-from agent_kernel_otel.distro.ledger import LOGS, METRICS, REASONS, TRACES
-from agent_kernel_otel.distro.meter_state import SERIES_LIMIT
+from agent_kernel_otel.pipeline.ledger import LOGS, METRICS, REASONS, TRACES
+from agent_kernel_otel.pipeline.meter_state import SERIES_LIMIT
 from agent_kernel_otel.weaver.targets import OPERATIONS, OWN_DRIVERS, OWN_FUNCTIONS, SEAMS
 
 DOCS = Path(__file__).parent

@@ -25,7 +25,7 @@ def flush(timeout: float = 5.0) -> bool:
         with True whatever happens. True where there is nothing to send.
     """
     try:
-        from agent_kernel_otel.distro.lifecycle import lifecycle  # noqa: PLC0415 - may be absent
+        from agent_kernel_otel.pipeline.lifecycle import lifecycle  # noqa: PLC0415 - may be absent
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != _OPENTELEMETRY:
             raise

@@ -122,7 +122,7 @@ os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
 def test_a_handler_that_was_there_before_us_is_called_after_the_flush(app: App) -> None:
     code = """
 signal.signal(signal.SIGTERM, lambda *_: (print("mine"), work(), sys.exit(5)))
-from agent_kernel_otel.distro.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
 lifecycle._attend_sigterm()  # as if the app had set up its handler before the distro
 work()
 os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
@@ -135,7 +135,7 @@ os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
 def test_who_ignores_the_signal_goes_on_to_ignore_it(app: App) -> None:
     code = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-from agent_kernel_otel.distro.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
 lifecycle._attend_sigterm()
 os.kill(os.getpid(), signal.SIGTERM)
 work()

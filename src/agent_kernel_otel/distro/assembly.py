@@ -22,12 +22,13 @@ from opentelemetry.sdk.resources import (
 )
 from opentelemetry.sdk.trace import TracerProvider
 
-from agent_kernel_otel.distro import meter_state, own_metrics
-from agent_kernel_otel.distro.batching import BatchingLogRecordProcessor, BatchingSpanProcessor
 from agent_kernel_otel.distro.defaults import given_attributes
-from agent_kernel_otel.distro.lifecycle import lifecycle
-from agent_kernel_otel.distro.metric_reader import PunctualMetricReader
-from agent_kernel_otel.distro.notices import quieten_exporters
+from agent_kernel_otel.distro.report import write_report_if_asked
+from agent_kernel_otel.pipeline import meter_state, own_metrics
+from agent_kernel_otel.pipeline.batching import BatchingLogRecordProcessor, BatchingSpanProcessor
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.metric_reader import PunctualMetricReader
+from agent_kernel_otel.pipeline.notices import quieten_exporters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +68,7 @@ def our_pipelines(exit_timeout: float) -> Iterator[None]:
             setattr(module, name, original)
         quieten_exporters()
         lifecycle.come_first()
+        lifecycle.at_end(write_report_if_asked)
 
 
 def _tracer_provider(*args: Any, **kwargs: Any) -> TracerProvider:

@@ -33,6 +33,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.resources import ProcessResourceDetector
 
 from agent_kernel_otel._version import __version__
+from agent_kernel_otel.pipeline.settings import BATCH_SIZE, QUEUE_SIZE
 from agent_kernel_otel.scrub import identifier
 
 ENTRY_POINT: Final = "agent_kernel"
@@ -84,10 +85,10 @@ DEFAULTS_WITH_REASONS: Final = (
         "Seconds; the SDK's own 10 keep a thread and a queue waiting for who does not answer. A "
         "collector that takes longer loses every batch: raise it for one that is far away.",
     ),
-    Default(OTEL_BSP_MAX_QUEUE_SIZE, "16384", _BURSTS),
-    Default(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, "128", _SHORT),
-    Default(OTEL_BLRP_MAX_QUEUE_SIZE, "16384", _BURSTS),
-    Default(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, "128", _SHORT),
+    Default(OTEL_BSP_MAX_QUEUE_SIZE, str(QUEUE_SIZE), _BURSTS),
+    Default(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, str(BATCH_SIZE), _SHORT),
+    Default(OTEL_BLRP_MAX_QUEUE_SIZE, str(QUEUE_SIZE), _BURSTS),
+    Default(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, str(BATCH_SIZE), _SHORT),
     Default(
         OTEL_METRICS_EXEMPLAR_FILTER,
         "trace_based",

@@ -147,7 +147,7 @@ def _patched() -> dict[str, list[str]]:
 
 
 def _telemetry() -> dict[str, Any]:
-    from agent_kernel_otel.distro.ledger import ledger  # noqa: PLC0415
+    from agent_kernel_otel.pipeline.ledger import ledger  # noqa: PLC0415
 
     return {
         signal: asdict(totals) if is_dataclass(totals) else dict(vars(totals))

@@ -12,11 +12,11 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from agent_kernel_otel.distro.notices import notices
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.pipeline.notices import notices
 
 if TYPE_CHECKING:
-    from agent_kernel_otel.distro.delivery import Delivery
+    from agent_kernel_otel.pipeline.delivery import Delivery
 
 GRACE: Final = 0.05
 """Seconds that an export is given to return once its exporter has been shut down."""

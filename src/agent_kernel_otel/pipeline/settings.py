@@ -7,16 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from opentelemetry.sdk.environment_variables import (
-    OTEL_BLRP_MAX_EXPORT_BATCH_SIZE,
-    OTEL_BLRP_MAX_QUEUE_SIZE,
-    OTEL_BLRP_SCHEDULE_DELAY,
-    OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
-    OTEL_BSP_MAX_QUEUE_SIZE,
-    OTEL_BSP_SCHEDULE_DELAY,
-    OTEL_METRIC_EXPORT_INTERVAL,
-)
+from opentelemetry.sdk.environment_variables import OTEL_METRIC_EXPORT_INTERVAL
 
+SPANS: Final = "OTEL_BSP"
+LOG_RECORDS: Final = "OTEL_BLRP"
 QUEUE_SIZE: Final = 16384
 """Items that wait at most: a burst of 8,000 spans fits, and 48 MB are the worst case."""
 BATCH_SIZE: Final = 128
@@ -24,8 +18,7 @@ BATCH_SIZE: Final = 128
 _LAST_BATCH_SIZE: Final = 512
 """At the end, when the lock is nobody else's, fewer requests count for more; only where the user
 has not set a size."""
-_SPAN_DELAY: Final = 5000.0
-_LOG_DELAY: Final = 1000.0
+_DELAYS: Final = {SPANS: 5000.0, LOG_RECORDS: 1000.0}
 _METRIC_INTERVAL: Final = 60_000.0
 
 
@@ -49,25 +42,25 @@ class Batching:
         return _LAST_BATCH_SIZE if self.batch_size == BATCH_SIZE else self.batch_size
 
     @classmethod
-    def of_spans(
-        cls, queue_size: int | None, batch_size: int | None, delay_millis: float | None
+    def read(
+        cls,
+        family: str,
+        queue_size: int | None,
+        batch_size: int | None,
+        delay_millis: float | None,
     ) -> Batching:
-        """That of spans; what is None comes from ``OTEL_BSP_*``."""
-        return cls(
-            int(queue_size or _number(OTEL_BSP_MAX_QUEUE_SIZE, QUEUE_SIZE)),
-            int(batch_size or _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE)),
-            (delay_millis or _number(OTEL_BSP_SCHEDULE_DELAY, _SPAN_DELAY)) / 1000,
-        )
+        """What is given; what is None comes from the environment.
 
-    @classmethod
-    def of_log_records(
-        cls, queue_size: int | None, batch_size: int | None, delay_millis: float | None
-    ) -> Batching:
-        """That of log records; what is None comes from ``OTEL_BLRP_*``."""
+        Args:
+            family: Of the variables: :data:`SPANS` or :data:`LOG_RECORDS`.
+            queue_size: Items that wait at most.
+            batch_size: Items in one request at most.
+            delay_millis: Milliseconds after which less than a batch is sent.
+        """
         return cls(
-            int(queue_size or _number(OTEL_BLRP_MAX_QUEUE_SIZE, QUEUE_SIZE)),
-            int(batch_size or _number(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, BATCH_SIZE)),
-            (delay_millis or _number(OTEL_BLRP_SCHEDULE_DELAY, _LOG_DELAY)) / 1000,
+            int(queue_size or _number(f"{family}_MAX_QUEUE_SIZE", QUEUE_SIZE)),
+            int(batch_size or _number(f"{family}_MAX_EXPORT_BATCH_SIZE", BATCH_SIZE)),
+            (delay_millis or _number(f"{family}_SCHEDULE_DELAY", _DELAYS[family])) / 1000,
         )
 
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from agent_kernel_otel.distro.ledger import EXIT, FAILED, UNANSWERED, ledger
-from agent_kernel_otel.distro.notices import complaints
-from agent_kernel_otel.distro.wire import Answer, endpoint_of, watch
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.pipeline.ledger import EXIT, FAILED, UNANSWERED, ledger
+from agent_kernel_otel.pipeline.notices import complaints
+from agent_kernel_otel.pipeline.wire import Answer, endpoint_of, watch
 from agent_kernel_otel.scrub import scrub_text
 
 _CAUSES: Final = tuple(

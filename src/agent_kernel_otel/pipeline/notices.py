@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from agent_kernel_otel.distro.ledger import EXIT, FAILED, QUEUE_FULL, UNANSWERED, Totals, ledger
+from agent_kernel_otel.pipeline.ledger import EXIT, FAILED, QUEUE_FULL, UNANSWERED, Totals, ledger
 
 LOGGER: Final = __name__
 _logger = logging.getLogger(LOGGER)

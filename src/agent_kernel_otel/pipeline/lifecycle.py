@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
-from agent_kernel_otel.distro.ledger import METRICS, ledger
-from agent_kernel_otel.distro.notices import notices
-from agent_kernel_otel.distro.report import write_report_if_asked
-from agent_kernel_otel.distro.worker import GRACE, Pipeline
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.pipeline.ledger import METRICS, ledger
+from agent_kernel_otel.pipeline.notices import notices
+from agent_kernel_otel.pipeline.worker import GRACE, Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-    from agent_kernel_otel.distro.wire import Wire
+    from agent_kernel_otel.pipeline.wire import Wire
 
 
 FORK_WAIT: Final = 0.25
@@ -50,6 +49,7 @@ class Lifecycle:
         self.exit_timeout = 1.2
         self.pipelines: list[Pipeline] = []
         self._in_child: list[Callable[[], Any]] = []
+        self._at_end: list[Callable[[], Any]] = []
         self._installed = False
         self._sigterm: Any = signal.SIG_DFL
         self._ending = threading.Lock()
@@ -81,6 +81,10 @@ class Lifecycle:
         """Have something done in every forked child."""
         self._in_child.append(action)
 
+    def at_end(self, action: Callable[[], Any]) -> None:
+        """Have something done at the end, when it is known what became of everything."""
+        self._at_end.append(action)
+
     def started(self) -> None:
         """Collect metrics once at the start, so that a job of a second is seen to begin at 0."""
         for pipeline in self.pipelines:
@@ -109,7 +113,8 @@ class Lifecycle:
         try:
             self._close()
             notices.summarize()
-            write_report_if_asked()
+            for action in self._at_end:
+                action()
         except Exception:
             faults.swallow("ending telemetry")
         finally:

@@ -19,13 +19,13 @@ from opentelemetry import context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from agent_kernel_otel.distro import delivery as delivery_module
-from agent_kernel_otel.distro import notices as notices_module
-from agent_kernel_otel.distro.batching import BatchPipeline
-from agent_kernel_otel.distro.delivery import Delivery
-from agent_kernel_otel.distro.ledger import Ledger, Totals
-from agent_kernel_otel.distro.notices import Notices
-from agent_kernel_otel.distro.settings import Batching
+from agent_kernel_otel.pipeline import delivery as delivery_module
+from agent_kernel_otel.pipeline import notices as notices_module
+from agent_kernel_otel.pipeline.batching import BatchPipeline
+from agent_kernel_otel.pipeline.delivery import Delivery
+from agent_kernel_otel.pipeline.ledger import Ledger, Totals
+from agent_kernel_otel.pipeline.notices import Notices
+from agent_kernel_otel.pipeline.settings import Batching
 
 SOON = 10.0
 """Seconds within which what is awaited happens; only a failure takes as long."""
@@ -312,7 +312,7 @@ def test_a_lasting_failure_gives_one_line_with_totals_and_the_end_another(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lines = Notices(interval=3600)
-    monkeypatch.setattr("agent_kernel_otel.distro.worker.notices", lines)
+    monkeypatch.setattr("agent_kernel_otel.pipeline.worker.notices", lines)
     exporter.error = RuntimeError("no route to https://user:hunter2@collector")
     pipeline = pipe(batch=10)
     for _ in range(5):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader
 
-from agent_kernel_otel.distro.delivery import Delivery
-from agent_kernel_otel.distro.ledger import METRICS
-from agent_kernel_otel.distro.lifecycle import lifecycle
-from agent_kernel_otel.distro.settings import metric_interval
-from agent_kernel_otel.distro.worker import Pipeline
+from agent_kernel_otel.pipeline.delivery import Delivery
+from agent_kernel_otel.pipeline.ledger import METRICS
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.settings import metric_interval
+from agent_kernel_otel.pipeline.worker import Pipeline
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData

@@ -11,8 +11,9 @@ from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from agent_kernel_otel.distro import assembly, meter_state
-from agent_kernel_otel.distro.lifecycle import Lifecycle
+from agent_kernel_otel.distro import assembly
+from agent_kernel_otel.pipeline import meter_state
+from agent_kernel_otel.pipeline.lifecycle import Lifecycle
 
 
 @pytest.fixture
@@ -120,8 +121,8 @@ def test_a_forked_child_counts_from_nothing(provider: tuple[MeterProvider, Any])
 def test_what_was_sent_and_lost_is_a_metric_of_the_distros_own(
     provider: tuple[MeterProvider, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent_kernel_otel.distro import own_metrics
-    from agent_kernel_otel.distro.ledger import Ledger
+    from agent_kernel_otel.pipeline import own_metrics
+    from agent_kernel_otel.pipeline.ledger import Ledger
 
     books = Ledger()
     monkeypatch.setattr(own_metrics, "ledger", books)

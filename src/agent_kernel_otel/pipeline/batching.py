@@ -16,12 +16,12 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 
-from agent_kernel_otel.distro import notices
-from agent_kernel_otel.distro.delivery import Delivery
-from agent_kernel_otel.distro.ledger import EXIT, LOGS, TRACES
-from agent_kernel_otel.distro.lifecycle import lifecycle
-from agent_kernel_otel.distro.settings import Batching
-from agent_kernel_otel.distro.worker import Pipeline
+from agent_kernel_otel.pipeline import notices
+from agent_kernel_otel.pipeline.delivery import Delivery
+from agent_kernel_otel.pipeline.ledger import EXIT, LOGS, TRACES
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.settings import LOG_RECORDS, SPANS, Batching
+from agent_kernel_otel.pipeline.worker import Pipeline
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
@@ -128,7 +128,7 @@ class BatchingSpanProcessor(SpanProcessor):
         self._pipeline: BatchPipeline[ReadableSpan] = BatchPipeline(
             "OtelSpans",
             Delivery(TRACES, span_exporter),
-            Batching.of_spans(max_queue_size, max_export_batch_size, schedule_delay_millis),
+            Batching.read(SPANS, max_queue_size, max_export_batch_size, schedule_delay_millis),
         )
         lifecycle.add(self._pipeline)
         self.span_exporter = span_exporter
@@ -166,7 +166,9 @@ class BatchingLogRecordProcessor(LogRecordProcessor):
         self._pipeline: BatchPipeline[ReadableLogRecord] = BatchPipeline(
             "OtelLogRecords",
             Delivery(LOGS, exporter),
-            Batching.of_log_records(max_queue_size, max_export_batch_size, schedule_delay_millis),
+            Batching.read(
+                LOG_RECORDS, max_queue_size, max_export_batch_size, schedule_delay_millis
+            ),
         )
         lifecycle.add(self._pipeline)
 

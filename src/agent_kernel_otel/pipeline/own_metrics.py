@@ -10,7 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel._version import __version__
-from agent_kernel_otel.distro.ledger import ledger
+from agent_kernel_otel.pipeline.ledger import ledger
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
