@@ -25,7 +25,7 @@ from agent_kernel_otel.pipeline.batching import BatchPipeline
 from agent_kernel_otel.pipeline.delivery import Delivery
 from agent_kernel_otel.pipeline.ledger import Ledger, Totals
 from agent_kernel_otel.pipeline.notices import Notices
-from agent_kernel_otel.pipeline.settings import Batching
+from agent_kernel_otel.pipeline.settings import BATCH_SIZE, Batching
 
 SOON = 10.0
 """Seconds within which what is awaited happens; only a failure takes as long."""
@@ -113,6 +113,21 @@ def test_a_full_batch_is_sent_at_once_and_the_rest_waits(
         pipeline.put(item)
     await_that(lambda: exporter.batches == [list(range(10))])
     assert totals(pipeline).pending == 3
+
+
+def test_of_the_default_size_a_few_are_sent_at_once_and_more_together_if_more_wait(
+    pipe: Callable[..., BatchPipeline[int]], exporter: Exporter
+) -> None:
+    exporter.go_on.clear()
+    pipeline = pipe(batch=BATCH_SIZE)
+    for item in range(32):
+        pipeline.put(item)
+    assert exporter.entered.acquire(timeout=SOON)
+    for item in range(32, 300):
+        pipeline.put(item)
+    exporter.go_on.set()
+    await_that(lambda: [len(batch) for batch in exporter.batches] == [32, 128, 128])
+    assert exporter.items == list(range(288))
 
 
 def test_what_is_less_than_a_batch_is_sent_after_the_delay(

@@ -48,6 +48,7 @@ class BatchPipeline(Pipeline, Generic[T]):
         self._queue: deque[T] = deque()
         self._queue_size = batching.queue_size
         self._batch_size = batching.batch_size
+        self._early_batch_size = batching.early_batch_size
         self._last_batch_size = batching.last_batch_size
         super().__init__(name, delivery, batching.delay)
 
@@ -67,7 +68,7 @@ class BatchPipeline(Pipeline, Generic[T]):
             else:
                 account.crowd_one_out()
         waiting.append(item)
-        if len(waiting) >= self._batch_size:
+        if len(waiting) >= self._early_batch_size:
             self.wake()
         if waiting is not self._queue:  # given up a moment ago
             account.settle(**{EXIT: _empty(waiting)})
@@ -75,7 +76,7 @@ class BatchPipeline(Pipeline, Generic[T]):
     def _send(self, everything: bool) -> None:
         # What comes in meanwhile is for the next time: else a busy app would keep a flush waiting.
         left = len(self._queue) if everything else 0
-        while left > 0 or len(self._queue) >= self._batch_size:
+        while left > 0 or len(self._queue) >= self._early_batch_size:
             if self.delivery.is_shut:
                 return  # the time is over
             batch = self._take(self._last_batch_size if self.closed else self._batch_size)

@@ -14,7 +14,12 @@ LOG_RECORDS: Final = "OTEL_BLRP"
 QUEUE_SIZE: Final = 16384
 """Items that wait at most: a burst of 8,000 spans fits, and 48 MB are the worst case."""
 BATCH_SIZE: Final = 128
-"""Items in a request: to encode 512, as the SDK does, keeps the interpreter's lock for 10 ms."""
+"""Items in a request: the SDK's own 512 keep the interpreter's lock for some 20 ms."""
+_EARLY_BATCH_SIZE: Final = 32
+"""Items that are worth a request while no more wait. A hundred ended spans are a thousand objects,
+which the garbage collector would keep and come to look through all of the process for; and to
+encode as many holds the interpreter's lock for as long as its other threads will wait. Only where
+the user has not set a size."""
 _LAST_BATCH_SIZE: Final = 512
 """At the end, when the lock is nobody else's, fewer requests count for more; only where the user
 has not set a size."""
@@ -35,6 +40,11 @@ class Batching:
     queue_size: int
     batch_size: int
     delay: float
+
+    @property
+    def early_batch_size(self) -> int:
+        """Items that are worth a request of their own."""
+        return _EARLY_BATCH_SIZE if self.batch_size == BATCH_SIZE else self.batch_size
 
     @property
     def last_batch_size(self) -> int:

@@ -31,7 +31,7 @@ import weaver_kernel as wk
 from opentelemetry import metrics, trace
 from weaver_kernel.models import CapabilityRequest
 
-from agent_kernel_otel.distro.lifecycle import lifecycle
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
 
 INHERITED = 100
 """What the process that forks has counted before."""
