@@ -186,16 +186,16 @@ def test_what_was_lost_is_a_problem() -> None:
         command = (INSTRUMENT, sys.executable, APPS, "working")
         found = report("--", *command, env=collector.environment())
     assert codes_of(found) == {"connection_refused", "dropped"}
-    lost = next(one for one in found["problems"] if one["code"] == "dropped")
-    assert f"{2 * GRANTS} of {2 * GRANTS} spans" in lost["problem"]
+    lost = [one["problem"] for one in found["problems"] if one["code"] == "dropped"]
+    assert any(f"{2 * GRANTS} of {2 * GRANTS} spans" in problem for problem in lost)
 
 
 def test_what_was_refused_is_a_problem() -> None:
     with FaultyCollector("partial_success", count=2) as collector:
         command = (INSTRUMENT, sys.executable, APPS, "working")
         found = report("--", *command, env=collector.environment())
-    refused = next(one for one in found["problems"] if one["code"] == "refused")
-    assert f"2 of {2 * GRANTS} spans" in refused["problem"]
+    refused = [one["problem"] for one in found["problems"] if one["code"] == "refused"]
+    assert any(f"2 of {2 * GRANTS} spans" in problem for problem in refused)
 
 
 def test_no_secret_of_the_environment_or_the_app_is_shown(sink: OtlpSink) -> None:
