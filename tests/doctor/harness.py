@@ -39,10 +39,13 @@ def report(*arguments: str, env: Mapping[str, str]) -> dict[str, Any]:
     return loaded
 
 
-def diagnosis(variables: Mapping[str, str], *, ask: bool = False) -> Diagnosis:
+def diagnosis(variables: Mapping[str, str], *, ask: bool = False, ours: bool = True) -> Diagnosis:
     """What the doctor finds for an environment that has these variables only."""
     facts = gather(dict(variables))
-    return diagnose(facts, ask_all(facts.destinations, facts.effective) if ask else None)
+    return diagnose(
+        facts,
+        ask_all(facts.destinations, facts.effective, ours=ours) if ask else None,
+    )
 
 
 def codes(found: Diagnosis) -> set[str]:

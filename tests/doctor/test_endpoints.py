@@ -188,7 +188,9 @@ def test_authorities_that_overrule_the_exporters_own_are_named(tmp_path: Path) -
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
             "REQUESTS_CA_BUNDLE": str(tmp_path / "others" / "ca.pem"),
         }
-        found = diagnosis(variables, ask=True)
+        ours = diagnosis(variables, ask=True)
+        found = diagnosis(variables, ask=True, ours=False)
+    assert codes(ours) == set(), "our pipelines use what the user has set"
     before_1_45 = not hasattr(OTLPSpanExporter(), "_client")
     assert codes(found) == (set() if before_1_45 else {"other_authorities_trusted"})
     assert before_1_45 or "REQUESTS_CA_BUNDLE" in found.problems[0].fix

@@ -91,5 +91,7 @@ def _examine(command: tuple[str, ...], *, offline: bool, as_json: bool) -> Diagn
     environ = dict(os.environ)
     facts = gather(environ, python_command(command))
     seen = observe(command, environ, stdout_to_stderr=as_json) if command else None
-    answers = None if offline else ask_all(facts.destinations, facts.effective)
+    answers = (
+        None if offline else ask_all(facts.destinations, facts.effective, ours=facts.selection.ours)
+    )
     return diagnose(facts, answers, seen)

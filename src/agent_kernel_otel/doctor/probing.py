@@ -22,6 +22,7 @@ from agent_kernel_otel.doctor.answers import Answer, Outcome
 from agent_kernel_otel.doctor.destinations import GRPC, Destination, peer_of
 from agent_kernel_otel.doctor.masking import shown_answer, shown_choice
 from agent_kernel_otel.doctor.quiet import quiet
+from agent_kernel_otel.pipeline.wire import watch
 
 _LONGEST_WAIT: Final = 10.0
 _STEP: Final = 2.0
@@ -53,18 +54,21 @@ _BY_HTTP_STATUS: Final = {
 }
 
 
-def ask_all(destinations: Sequence[Destination], environ: Mapping[str, str]) -> tuple[Answer, ...]:
+def ask_all(
+    destinations: Sequence[Destination], environ: Mapping[str, str], *, ours: bool
+) -> tuple[Answer, ...]:
     """Ask every OTLP endpoint, at the same time.
 
     Args:
         destinations: Where to; those that are no OTLP are left out.
         environ: The environment that the exporters are to see.
+        ours: Whether they would be part of our pipelines, which see to what an exporter does not.
     """
     asked = [destination for destination in destinations if destination.is_otlp]
     answers: dict[int, Answer] = {}
 
     def ask_one(position: int) -> None:
-        answers[position] = _ask(asked[position], environ)
+        answers[position] = _ask(asked[position], environ, ours=ours)
 
     with _environment(environ), quiet():
         threads = [
@@ -83,11 +87,13 @@ def ask_all(destinations: Sequence[Destination], environ: Mapping[str, str]) -> 
     )
 
 
-def _ask(destination: Destination, environ: Mapping[str, str]) -> Answer:
+def _ask(destination: Destination, environ: Mapping[str, str], *, ours: bool) -> Answer:
     started = time.monotonic()
     status = said = ""
     try:
         exporter = _exporter_of(destination)
+        if ours:
+            watch(exporter, destination.signal)
     except Exception as error:  # it reads whatever the user has set
         outcome, said = Outcome.CANNOT_EXPORT, shown_choice(f"{type(error).__name__}: {error}")
     else:
