@@ -134,3 +134,12 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="nothing_like_it"):
         agent_kernel_otel.nothing_like_it  # noqa: B018
+
+
+@pytest.mark.parametrize("absent", NEEDED)
+def test_there_is_nothing_to_flush_and_a_level_can_be_set(absent: str) -> None:
+    script = """
+    from agent_kernel_otel import flush, set_span_level
+    print(flush(), set_span_level("off"), set_span_level(None))
+    """
+    assert run([absent], script).endswith("True None off")

@@ -20,6 +20,10 @@ By code::
 
     set_span_level("off")  # and on again later, without a restart
 
+    from agent_kernel_otel import flush
+
+    flush()  # before an end that nobody can see coming, such as os._exit()
+
 Not covered, on purpose: a ``Kernel`` subclass that overrides an operation without calling
 ``super()``, and drivers, policy engines, firewalls and token providers used outside a kernel.
 Only calls of a kernel are traced, and its collaborators as the kernel calls them.
@@ -34,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
+from agent_kernel_otel.flushing import flush
 from agent_kernel_otel.span_level import set_span_level
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ __all__ = [
     "KernelLogFilter",
     "SpanEventProcessor",
     "__version__",
+    "flush",
     "instrument_kernel",
     "set_span_level",
     "uninstrument_kernel",

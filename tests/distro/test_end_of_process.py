@@ -43,7 +43,7 @@ class App:
     def __init__(self, receiver: OtlpSink, script: Path) -> None:
         self._receiver = receiver
         self._script = script
-        self._name = script.parent.name
+        self.name = script.parent.name
         self.output = self.errors = ""
 
     def run(self, code: str, **variables: str) -> int:
@@ -53,7 +53,7 @@ class App:
             [LAUNCHER, sys.executable, str(self._script)],
             env=environment(
                 OTEL_EXPORTER_OTLP_ENDPOINT=self._receiver.endpoint,
-                OTEL_SERVICE_NAME=self._name,
+                OTEL_SERVICE_NAME=self.name,
                 **variables,
             ),
             capture_output=True,
@@ -67,14 +67,12 @@ class App:
     @property
     def spans(self) -> list[str]:
         """Names of the spans that arrived."""
-        return [s.name for s in self._receiver.spans() if s.resource["service.name"] == self._name]
+        return [s.name for s in self._receiver.spans() if s.resource["service.name"] == self.name]
 
     @property
     def metrics(self) -> set[str]:
         """Names of the metrics that arrived."""
-        return {
-            m.name for m in self._receiver.metrics() if m.resource["service.name"] == self._name
-        }
+        return {m.name for m in self._receiver.metrics() if m.resource["service.name"] == self.name}
 
 
 @pytest.mark.parametrize(
@@ -171,9 +169,20 @@ sys.exit(3)
     assert len(app.spans) > 10
 
 
+def test_metrics_of_a_short_job_are_collected_at_its_start_and_at_its_end(
+    app: App, receiver: OtlpSink
+) -> None:
+    assert app.run("work()") == 0
+    collected = [
+        metric.name for metric in receiver.metrics() if metric.resource["service.name"] == app.name
+    ]
+    assert collected.count("agent_kernel.telemetry_sent") == 2
+    assert collected.count("app.calls") >= 1
+
+
 def test_a_flush_is_over_when_all_has_arrived(app: App, receiver: OtlpSink) -> None:
     code = """
-from agent_kernel_otel.flushing import flush
+from agent_kernel_otel import flush
 work(1000)
 print(flush(), flush=True)
 os._exit(4)
