@@ -25,24 +25,21 @@ def flush(timeout: float = 5.0) -> bool:
         with True whatever happens. True where there is nothing to send.
     """
     try:
-        from agent_kernel_otel.pipeline.lifecycle import lifecycle  # noqa: PLC0415 - may be absent
+        # Not at the top: an app may run without OpenTelemetry.
+        from agent_kernel_otel.pipeline.lifecycle import lifecycle  # noqa: PLC0415
+
+        if lifecycle.pipelines:
+            return lifecycle.flush(timeout)
+        from opentelemetry import _logs, metrics, trace  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != _OPENTELEMETRY:
             raise
         return True
-    if lifecycle.pipelines:
-        return lifecycle.flush(timeout)
-    return _flush_others(timeout)
+    getters = trace.get_tracer_provider, _logs.get_logger_provider, metrics.get_meter_provider
+    return _flush_others([getter() for getter in getters], timeout)
 
 
-def _flush_others(timeout: float) -> bool:
-    from opentelemetry import _logs, metrics, trace  # noqa: PLC0415 - may be absent
-
-    providers: list[Any] = [
-        trace.get_tracer_provider(),
-        _logs.get_logger_provider(),
-        metrics.get_meter_provider(),
-    ]
+def _flush_others(providers: list[Any], timeout: float) -> bool:
     answers: list[bool] = []
 
     def ask() -> None:
