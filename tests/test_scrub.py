@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weaver_kernel.firewall.redaction import redact
 
-from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.scrub import (
     CONTENT_LIMIT,
     IDENTIFIER_LIMIT,
@@ -162,22 +161,19 @@ def test_odd_ids_are_named_by_their_type_or_taken_as_text() -> None:
 
 
 def test_a_principal_leaves_in_the_form_that_is_set() -> None:
-    def shown(value: object, **setting: Any) -> str | None:
-        return PrincipalRedactor(InstrumentationConfig(**setting))(value)
-
-    assert shown("alice") == "alice"
-    assert shown("alice", principal_id="off") is None
-    assert shown(None, principal_id="hash") is None
-    hashed = shown("alice", principal_id="hash", principal_hash_key="k")
-    assert hashed == shown("alice", principal_id="hash", principal_hash_key="k")
-    assert hashed != shown("alice", principal_id="hash", principal_hash_key="l")
+    assert PrincipalRedactor("raw")("alice") == "alice"
+    assert PrincipalRedactor("off")("alice") is None
+    assert PrincipalRedactor("hash")(None) is None
+    hashed = PrincipalRedactor("hash", "k")("alice")
+    assert hashed == PrincipalRedactor("hash", "k")("alice")
+    assert hashed != PrincipalRedactor("hash", "l")("alice")
     assert hashed is not None
     assert len(hashed) == 16
-    assert shown("alice", principal_id="hash", principal_hash_key="\udcff\ud800") != hashed
+    assert PrincipalRedactor("hash", "\udcff\ud800")("alice") != hashed
 
 
 def test_remembered_hashes_are_bounded() -> None:
-    redactor = PrincipalRedactor(InstrumentationConfig(principal_id="hash"))
+    redactor = PrincipalRedactor("hash")
     for number in range(5_000):
         redactor(f"p{number}")
     assert len(redactor._hashes) <= 1024

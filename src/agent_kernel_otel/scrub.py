@@ -10,10 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from agent_kernel_otel.config import InstrumentationConfig
+from typing import Any, Final
 
 IDENTIFIER_LIMIT: Final = 256
 """Longest id that leaves, in characters."""
@@ -91,17 +88,17 @@ agree."""
 
 
 class PrincipalRedactor:
-    """Principal ids in the form that the configuration allows to leave.
+    """Principal ids in the form in which they may leave.
 
     Args:
-        config: Its ``principal_id`` and ``principal_hash_key`` decide.
+        form: ``raw``, ``hash`` or ``off``.
+        key: Key of the hash; None for one of this process.
     """
 
     _REMEMBERED = 1024
 
-    def __init__(self, config: InstrumentationConfig) -> None:
-        self._form = config.principal_id
-        key = config.principal_hash_key
+    def __init__(self, form: str, key: str | None = None) -> None:
+        self._form = form
         # A key from the environment can hold bytes that are no UTF-8, as lone surrogates.
         self._key = _PROCESS_KEY if key is None else key.encode("utf-8", "surrogatepass")
         self._hashes: dict[str, str] = {}

@@ -103,7 +103,7 @@ class Telemetry:
         self.config = config
         self.system = system
         self.redact = redact
-        self.principal = PrincipalRedactor(config)
+        self.principal = PrincipalRedactor(config.principal_id, config.principal_hash_key)
         self.span_level = config.span_level
         self._scope = scope
         self._tracer_provider = tracer_provider

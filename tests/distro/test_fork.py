@@ -34,7 +34,7 @@ FORKS = 50
 WITHOUT_PAUSE = {
     "OTEL_BSP_SCHEDULE_DELAY": "1",
     "OTEL_BLRP_SCHEDULE_DELAY": "1",
-    "OTEL_METRIC_EXPORT_INTERVAL": "10",
+    "OTEL_METRIC_EXPORT_INTERVAL": "50",
 }
 GRPC: Protocol = "grpc"
 HTTP: Protocol = "http/protobuf"

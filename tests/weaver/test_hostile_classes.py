@@ -10,7 +10,6 @@ import pytest
 from weaver_kernel import DriverError, HMACTokenProvider, TokenScopeError
 
 from agent_kernel_otel import instrument_kernel, semconv, uninstrument_kernel
-from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import PrincipalRedactor
 from tests.support.capture import Capture
@@ -117,5 +116,5 @@ async def test_a_policy_span_ends_where_its_event_cannot_be_emitted() -> None:
 
 
 def test_hashes_without_a_key_agree_within_the_process() -> None:
-    config = InstrumentationConfig(principal_id="hash")
-    assert PrincipalRedactor(config)("alice") == PrincipalRedactor(config)("alice") != "alice"
+    hashed = PrincipalRedactor("hash")("alice")
+    assert hashed == PrincipalRedactor("hash")("alice") != "alice"

@@ -135,7 +135,7 @@ class Scrubber:
     """
 
     def __init__(self, config: InstrumentationConfig) -> None:
-        self._principal = PrincipalRedactor(config)
+        self._principal = PrincipalRedactor(config.principal_id, config.principal_hash_key)
 
     def scrub(self, record: logging.LogRecord) -> None:
         """Take out of a kernel's record all that must not leave, in place."""

@@ -21,7 +21,6 @@ from opentelemetry.propagate import get_global_textmap, inject
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import current_operation
-from agent_kernel_otel.weaver.operations import Wrapper
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
 _logger = logging.getLogger(__name__)
@@ -249,7 +248,9 @@ def _overrides(driver: Any) -> bool:
 # Federation -----------------------------------------------------------------------------------
 
 
-def discover_peers(original: Callable[..., Any]) -> Wrapper:
+def discover_peers(
+    original: Callable[..., Any],
+) -> Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]:
     """Wrapper of the function behind ``Kernel.discover_peers``.
 
     That function takes a client, which the kernel leaves it to make: it gets one that has the

@@ -117,7 +117,7 @@ def exporting_without_pause() -> Iterator[None]:
     stop, going = threading.Event(), threading.Event()
 
     def keep_busy() -> None:
-        while not stop.wait(0.0005):
+        while not stop.wait(0.002):
             with _tracer.start_as_current_span("busy"):
                 _logger.warning("busy")
             going.set()
