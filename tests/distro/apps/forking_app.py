@@ -31,6 +31,7 @@ import weaver_kernel as wk
 from opentelemetry import metrics, trace
 from weaver_kernel.models import CapabilityRequest
 
+from agent_kernel_otel import flush
 from agent_kernel_otel.pipeline.lifecycle import lifecycle
 
 INHERITED = 100
@@ -139,7 +140,7 @@ def fork(child: Callable[[], None], code: int, end: str = "exit") -> int:
         return pid
     child()
     if end == "_exit":
-        flushed = lifecycle.flush(_HANGS_AFTER)
+        flushed = flush(_HANGS_AFTER)
         os._exit(code if flushed else 99)
     sys.exit(code)
 
@@ -175,7 +176,7 @@ def fork_busy(children: str) -> None:
 
 
 def wait_until_all_exports_hang() -> None:
-    lifecycle.flush(0)
+    flush(0)
     while not all(pipeline.delivery.wire.lock.locked() for pipeline in lifecycle.pipelines):
         time.sleep(0.01)
 
@@ -203,7 +204,7 @@ def fork_stuck_and_recover(_: str) -> None:
     reap(child)
     tell(forked=True)
     sys.stdin.readline()
-    tell(flushed=lifecycle.flush(_HANGS_AFTER))
+    tell(flushed=flush(_HANGS_AFTER))
 
 
 def fork_elsewhere(_: str) -> None:
