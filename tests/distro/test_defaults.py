@@ -15,8 +15,8 @@ from agent_kernel_otel.distro.defaults import (
     is_disabled,
     resource_attributes,
     resource_detectors,
-    service_name,
 )
+from agent_kernel_otel.distro.service import INHERITED, is_helper, service_name
 
 
 def test_an_empty_environment_gets_all_signals_by_otlp_over_grpc_and_what_production_needs() -> (
@@ -82,6 +82,29 @@ def test_the_sdk_is_disabled_by_the_word_true_only(value: str, disabled: bool) -
     assert is_disabled({"OTEL_SDK_DISABLED": value}) is disabled
 
 
+SPAWNED = [
+    "python",
+    "-c",
+    "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, pipe_handle=7)",
+    "--multiprocessing-fork",
+]
+SERVER = ["python", "-I", "-c", "from multiprocessing.forkserver import main; main(8, 9)"]
+TRACKER = ["python", "-c", "from multiprocessing.resource_tracker import main;main(4)"]
+
+
+@pytest.mark.parametrize("command", [SPAWNED, SERVER])
+def test_a_child_of_multiprocessing_is_called_what_its_parent_is(command: list[str]) -> None:
+    assert service_name(command, {INHERITED: "shop"}) == "shop"
+    assert service_name(command, {}) is None
+    assert service_name(["python", "-c", "pass"], {INHERITED: "shop"}) is None
+    assert not is_helper(command)
+
+
+def test_multiprocessings_own_process_is_no_service() -> None:
+    assert is_helper(TRACKER)
+    assert not is_helper(["python", "app.py", "-c", TRACKER[2][5:]])
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [
@@ -112,7 +135,7 @@ def test_the_sdk_is_disabled_by_the_word_true_only(value: str, disabled: bool) -
 def test_the_service_is_named_after_script_or_module_and_never_after_arguments(
     command: list[str], name: str | None
 ) -> None:
-    assert service_name(command) == name
+    assert service_name(command, {}) == name
 
 
 def test_a_folder_run_by_a_dot_gives_its_own_name(
@@ -120,12 +143,12 @@ def test_a_folder_run_by_a_dot_gives_its_own_name(
 ) -> None:
     (tmp_path / "shop").mkdir()
     monkeypatch.chdir(tmp_path / "shop")
-    assert service_name(["python", "."]) == "shop"
-    assert service_name(["python", "__main__.py"]) == "shop"
+    assert service_name(["python", "."], {}) == "shop"
+    assert service_name(["python", "__main__.py"], {}) == "shop"
 
 
 def test_an_endless_name_is_cut() -> None:
-    name = service_name(["python", "a" * 1000])
+    name = service_name(["python", "a" * 1000], {})
     assert name is not None
     assert len(name) == 256
 

@@ -353,3 +353,16 @@ def test_nothing_is_said_when_nothing_is_lost(
     pipeline.close(SOON)
     Notices().summarize()
     assert caplog.records == []
+
+
+def test_no_line_is_written_during_a_fork(books: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    books.open("traces").settle(refused=1)
+    lines = Notices()
+    lines.hold(SOON)
+    speaker = threading.Thread(target=lines.summarize)
+    speaker.start()
+    speaker.join(0.05)
+    assert caplog.records == []
+    lines.release()
+    speaker.join(SOON)
+    assert len(caplog.records) == 1

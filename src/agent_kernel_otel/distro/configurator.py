@@ -33,6 +33,7 @@ from agent_kernel_otel.distro.hints import (
     explain_refused_providers,
 )
 from agent_kernel_otel.distro.selection import select
+from agent_kernel_otel.distro.service import INHERITED, is_helper
 from agent_kernel_otel.doctor.at_start import log_diagnosis
 from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
@@ -62,6 +63,8 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
         if chosen is not None and not selection.ours:
             do_not_claim_to_have_configured()
             chosen.load()().configure(**kwargs)
+            return
+        if is_helper(sys.orig_argv):
             return
         if _app_has_providers():
             _logger.info("the app has set up OpenTelemetry itself: nothing is configured")
@@ -117,6 +120,8 @@ def _with_ours(given: dict[str, Any]) -> dict[str, Any]:
         detected = str(Resource.create().attributes.get(SERVICE_NAME, _UNNAMED))
         if not detected.startswith(_UNNAMED):
             attributes.pop(SERVICE_NAME, None)
+    if SERVICE_NAME in attributes:
+        os.environ[INHERITED] = attributes[SERVICE_NAME]
     return {
         **given,
         "resource_attributes": {**attributes, **(given.get("resource_attributes") or {})},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,6 +21,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME
 from agent_kernel_otel.config_file import BLOCK
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.handlers import process_config
+from agent_kernel_otel.distro.service import INHERITED
 from agent_kernel_otel.weaver.logs import KernelLogProcessor
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +84,10 @@ def _resource(given: Any, further_attributes: Mapping[str, str]) -> Any:
     if str(attributes[SERVICE_NAME]).startswith(_UNNAMED):
         del attributes[SERVICE_NAME]
     # The environment's attributes do not count where there is a file.
-    ours = defaults.resource_attributes({}, sys.orig_argv)
+    parent = {INHERITED: os.environ.get(INHERITED, "")}
+    ours = defaults.resource_attributes(parent, sys.orig_argv)
+    if SERVICE_NAME in ours and SERVICE_NAME not in attributes:
+        os.environ[INHERITED] = ours[SERVICE_NAME]
     attributes = {**further_attributes, **ours, **attributes}
     return Resource(
         attributes=[

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Final
 
 from opentelemetry.environment_variables import (
@@ -33,8 +32,8 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.resources import ProcessResourceDetector
 
 from agent_kernel_otel._version import __version__
+from agent_kernel_otel.distro.service import service_name
 from agent_kernel_otel.pipeline.settings import BATCH_SIZE, QUEUE_SIZE
-from agent_kernel_otel.scrub import identifier
 
 ENTRY_POINT: Final = "agent_kernel"
 """Name of our distro and of our configurator in the entry points."""
@@ -119,8 +118,6 @@ DEFAULTS: Final[Mapping[str, str]] = {
     default.variable: default.value for default in DEFAULTS_WITH_REASONS
 }
 
-_PROGRAM_SUFFIXES: Final = frozenset({".py", ".pyw", ".pyc", ".pyz", ".zip", ".exe"})
-
 
 def apply_defaults(environ: MutableMapping[str, str]) -> None:
     """Set what the user has not. An empty value counts as not set, as OpenTelemetry has it."""
@@ -151,7 +148,7 @@ def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> d
         "telemetry.distro.name": "agent-kernel-otel",
         "telemetry.distro.version": __version__,
     }
-    name = service_name(command)
+    name = service_name(command, environ)
     if name is not None:
         attributes["service.name"] = name
     return {key: value for key, value in attributes.items() if key not in given}
@@ -162,52 +159,3 @@ def given_attributes(environ: Mapping[str, str]) -> set[str]:
     pairs = environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     given = {pair.partition("=")[0].strip() for pair in pairs if pair.partition("=")[2].strip()}
     return given | {"service.name"} if is_set(environ, OTEL_SERVICE_NAME) else given
-
-
-def service_name(command: Sequence[str]) -> str | None:
-    """A service name from the script or module being run.
-
-    The program's own arguments are never looked at: they may hold secrets.
-
-    Args:
-        command: The command line of the interpreter, ``sys.orig_argv``.
-
-    Returns:
-        The script's name without its suffix, the module's full name, or for a ``__main__`` that
-        of its folder or package; ``None`` for code from ``-c``, a pipe or a terminal.
-    """
-    arguments = iter(command[1:])
-    for argument in arguments:
-        if argument == "-":
-            return None
-        if argument == "--check-hash-based-pycs":
-            next(arguments, None)
-        if argument.startswith("--"):
-            continue
-        if not argument.startswith("-"):
-            return _name_of_script(argument)
-        # Options of one letter may be written together; -m and -c end the interpreter's own.
-        for at, option in enumerate(argument[1:], start=2):
-            value = argument[at:]
-            if option == "c":
-                return None
-            if option == "m":
-                return _name_of_module(value or next(arguments, ""))
-            if option in "WX":
-                if not value:
-                    next(arguments, None)
-                break
-    return None
-
-
-def _name_of_module(module: str) -> str | None:
-    return identifier(module.removesuffix(".__main__")) or None
-
-
-def _name_of_script(script: str) -> str | None:
-    path = Path(script)
-    if path.stem in {"", "__main__"}:
-        path = path.absolute()
-        if path.stem == "__main__":
-            path = path.parent
-    return identifier(path.stem if path.suffix in _PROGRAM_SUFFIXES else path.name) or None

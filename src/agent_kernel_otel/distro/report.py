@@ -90,13 +90,13 @@ def _selection() -> dict[str, Any]:
 
 
 def _configuration() -> list[dict[str, str]]:
-    from agent_kernel_otel.distro.defaults import service_name  # noqa: PLC0415
     from agent_kernel_otel.distro.selection import select  # noqa: PLC0415
+    from agent_kernel_otel.distro.service import service_name  # noqa: PLC0415
     from agent_kernel_otel.doctor.settings import settings, without_ours  # noqa: PLC0415
 
     ours = select(os.environ).our_defaults
     environ = without_ours(os.environ) if ours else os.environ
-    name = service_name(sys.orig_argv)
+    name = service_name(sys.orig_argv, os.environ)
     return [asdict(setting) for setting in settings(environ, ours=ours, name=name)]
 
 

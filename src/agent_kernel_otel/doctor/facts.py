@@ -22,6 +22,7 @@ from agent_kernel_otel.config_file import BLOCK, ConfigFile, config_file
 from agent_kernel_otel.distro import defaults
 from agent_kernel_otel.distro.checks import Unreadable, repair, unreadable
 from agent_kernel_otel.distro.selection import Selection, select
+from agent_kernel_otel.distro.service import service_name
 from agent_kernel_otel.doctor.destinations import Destination, destinations
 from agent_kernel_otel.doctor.file_destinations import file_destinations
 from agent_kernel_otel.doctor.masking import UNREADABLE, shown_choice, shown_value
@@ -138,7 +139,7 @@ def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
     file = config_file(environ)
     found = tuple(unreadable(applied)) if file is None else ()
     shown = (
-        *settings(environ, ours=selection.our_defaults, name=defaults.service_name(command)),
+        *settings(environ, ours=selection.our_defaults, name=service_name(command, environ)),
         *_settings_in(file),
     )
     if selection.ours and file is None:

@@ -185,8 +185,10 @@ class Lifecycle:
     def _before_fork(self) -> None:
         wires = [pipeline.delivery.wire for pipeline in self.pipelines]
         _safely(lambda: _hold([wire for wire in _hold(wires) if wire.interrupt()]))
+        _safely(lambda: notices.hold(FORK_WAIT))
 
     def _after_fork_in_parent(self) -> None:
+        _safely(notices.release)
         for pipeline in self.pipelines:
             _safely(pipeline.delivery.wire.after_fork_in_parent)
 

@@ -40,6 +40,8 @@ class Notices:
     def reset(self) -> None:
         """Start anew, as a forked child does."""
         self._lock = threading.Lock()
+        self._speaking = threading.Lock()
+        self._held = False
         self._next = 0.0
         self._told = 0
 
@@ -56,7 +58,28 @@ class Notices:
         """Say at the end what was lost, if more was than has been said."""
         self._tell("telemetry was lost")
 
+    def hold(self, timeout: float) -> None:
+        """Let no line be written during a fork.
+
+        A child that is forked while another thread writes to a stream hangs at its own first line
+        to that stream: the lock within has nobody left to release it.
+
+        Args:
+            timeout: Seconds to wait at most for a line that is being written.
+        """
+        self._held = self._speaking.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """Let lines be written again."""
+        if self._held:
+            self._held = False
+            self._speaking.release()
+
     def _tell(self, headline: str) -> None:
+        with self._speaking:
+            self._write(headline)
+
+    def _write(self, headline: str) -> None:
         snapshot = ledger.snapshot()
         lost = sum(totals.lost for totals in snapshot.values())
         if lost > self._told:
