@@ -41,7 +41,7 @@ class Notices:
         """Start anew, as a forked child does."""
         self._lock = threading.Lock()
         self._speaking = threading.Lock()
-        self._held = False
+        self._holder: int | None = None
         self._next = 0.0
         self._told = 0
 
@@ -67,12 +67,13 @@ class Notices:
         Args:
             timeout: Seconds to wait at most for a line that is being written.
         """
-        self._held = self._speaking.acquire(timeout=timeout)
+        if self._speaking.acquire(timeout=timeout):
+            self._holder = threading.get_ident()
 
     def release(self) -> None:
-        """Let lines be written again."""
-        if self._held:
-            self._held = False
+        """Let lines be written again, if it is this thread that holds them."""
+        if self._holder == threading.get_ident():
+            self._holder = None
             self._speaking.release()
 
     def _tell(self, headline: str) -> None:
