@@ -359,7 +359,12 @@ def test_no_line_is_written_during_a_fork(books: Ledger, caplog: pytest.LogCaptu
     books.open("traces").settle(refused=1)
     lines = Notices()
     lines.hold(SOON)
-    other_fork = threading.Thread(target=lambda: (lines.hold(0), lines.release()))
+
+    def fork_too() -> None:
+        lines.hold(0)
+        lines.release()
+
+    other_fork = threading.Thread(target=fork_too)
     other_fork.start()
     other_fork.join(SOON)
     speaker = threading.Thread(target=lines.summarize)
