@@ -127,7 +127,6 @@ def test_items_that_are_rejected_one_by_one_are_refused(
 ) -> None:
     refused = outcomes[case].total("refused")
     assert refused["traces"] >= case.count
-    assert refused["traces"] % case.count == 0
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.behaviour in NOBODY_THERE], ids=str)

