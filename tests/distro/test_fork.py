@@ -249,6 +249,12 @@ def test_each_process_is_an_instance_of_its_own(case: Case, runs: Mapping[Case, 
     assert len(set.union(*by_process.values())) == len(by_process)
 
 
+@pytest.mark.parametrize("case", MULTIPROCESSING, ids=str)
+def test_a_child_is_called_what_its_parent_is(case: Case, runs: Mapping[Case, Run]) -> None:
+    sent = [*runs[case].spans, *runs[case].metrics]
+    assert {one.resource["service.name"] for one in sent} == {APP.stem}
+
+
 @every_case
 def test_each_process_counts_from_nothing(case: Case, runs: Mapping[Case, Run]) -> None:
     run = runs[case]
