@@ -22,7 +22,7 @@ _WHY_DROPPED: Final = {
     ),
     "failed": ("the exporter could not send it", "look at the app's log for the exporter's words"),
     "exit": (
-        "it was unsent when the process ended",
+        "unsent when the process ended",
         "repair the endpoint; or give the end more time: OTEL_AGENT_KERNEL_EXIT_TIMEOUT",
     ),
 }
