@@ -118,12 +118,12 @@ def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
         command=command,
     )
     try:
-        from agent_kernel_otel.console.app import run_console  # noqa: PLC0415 - needs the extra
+        from agent_kernel_otel.console.app import run_console
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES_OF_EXTRA:
             raise
-        from agent_kernel_otel.cli import fail  # noqa: PLC0415 - it imports this module
+        from agent_kernel_otel.cli import fail
 
         return fail(
             f"the console needs the package {package}: pip install 'agent-kernel-otel[{_EXTRA}]'"

@@ -24,8 +24,8 @@ def pressed_keys(on_key: Callable[[str], None]) -> Iterator[bool]:
         Whether keys can be read: there is a terminal and this process is in its foreground.
     """
     try:
-        import termios  # noqa: PLC0415 - not on every system
-        import tty  # noqa: PLC0415 - likewise
+        import termios
+        import tty
 
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)

@@ -79,7 +79,7 @@ def _versions() -> dict[str, str]:
 
 
 def _selection() -> dict[str, Any]:
-    from agent_kernel_otel.distro.selection import select  # noqa: PLC0415
+    from agent_kernel_otel.distro.selection import select
 
     selection = select(os.environ)
     return {
@@ -90,9 +90,9 @@ def _selection() -> dict[str, Any]:
 
 
 def _configuration() -> list[dict[str, str]]:
-    from agent_kernel_otel.distro.selection import select  # noqa: PLC0415
-    from agent_kernel_otel.distro.service import service_name  # noqa: PLC0415
-    from agent_kernel_otel.doctor.settings import settings, without_ours  # noqa: PLC0415
+    from agent_kernel_otel.distro.selection import select
+    from agent_kernel_otel.distro.service import service_name
+    from agent_kernel_otel.doctor.settings import settings, without_ours
 
     ours = select(os.environ).our_defaults
     environ = without_ours(os.environ) if ours else os.environ
@@ -101,7 +101,7 @@ def _configuration() -> list[dict[str, str]]:
 
 
 def _our_settings() -> dict[str, Any] | None:
-    from agent_kernel_otel.weaver.activation import activation  # noqa: PLC0415
+    from agent_kernel_otel.weaver.activation import activation
 
     if activation.everywhere is None:
         return None
@@ -118,7 +118,7 @@ def _our_settings() -> dict[str, Any] | None:
 
 
 def _providers() -> dict[str, Any]:
-    from opentelemetry import _logs, metrics, trace  # noqa: PLC0415
+    from opentelemetry import _logs, metrics, trace
 
     tracer_provider = trace.get_tracer_provider()
     sampler = getattr(tracer_provider, "sampler", None)
@@ -131,8 +131,8 @@ def _providers() -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, Any]:
-    from agent_kernel_otel.weaver.instrumentor import kernels_met  # noqa: PLC0415
-    from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES  # noqa: PLC0415
+    from agent_kernel_otel.weaver.instrumentor import kernels_met
+    from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
     return {
         "imported": [name for name in IMPORT_NAMES if f"{name}.kernel" in sys.modules],
@@ -141,13 +141,13 @@ def _kernels() -> dict[str, Any]:
 
 
 def _patched() -> dict[str, list[str]]:
-    from agent_kernel_otel.weaver.instrumentor import patched_targets  # noqa: PLC0415
+    from agent_kernel_otel.weaver.instrumentor import patched_targets
 
     return patched_targets()
 
 
 def _telemetry() -> dict[str, Any]:
-    from agent_kernel_otel.pipeline.ledger import ledger  # noqa: PLC0415
+    from agent_kernel_otel.pipeline.ledger import ledger
 
     return {
         signal: asdict(totals) if is_dataclass(totals) else dict(vars(totals))
@@ -156,7 +156,7 @@ def _telemetry() -> dict[str, Any]:
 
 
 def _faults() -> int:
-    from agent_kernel_otel.faults import faults  # noqa: PLC0415
+    from agent_kernel_otel.faults import faults
 
     return faults.count
 

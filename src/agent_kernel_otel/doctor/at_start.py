@@ -38,9 +38,9 @@ def log_diagnosis() -> None:
 
 
 def _text() -> str:
-    from agent_kernel_otel.doctor.diagnosis import diagnose  # noqa: PLC0415 - seldom asked
-    from agent_kernel_otel.doctor.facts import gather  # noqa: PLC0415
-    from agent_kernel_otel.doctor.rendering import text_of  # noqa: PLC0415
-    from agent_kernel_otel.doctor.settings import without_ours  # noqa: PLC0415
+    from agent_kernel_otel.doctor.diagnosis import diagnose
+    from agent_kernel_otel.doctor.facts import gather
+    from agent_kernel_otel.doctor.rendering import text_of
+    from agent_kernel_otel.doctor.settings import without_ours
 
     return text_of(diagnose(gather(without_ours(os.environ), sys.orig_argv)))

@@ -65,14 +65,14 @@ def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
     Returns:
         The exit code.
     """
-    from agent_kernel_otel.console.child import CommandFailed  # noqa: PLC0415
-    from agent_kernel_otel.doctor.json_output import json_of  # noqa: PLC0415
-    from agent_kernel_otel.doctor.rendering import text_of  # noqa: PLC0415
+    from agent_kernel_otel.console.child import CommandFailed
+    from agent_kernel_otel.doctor.json_output import json_of
+    from agent_kernel_otel.doctor.rendering import text_of
 
     try:
         diagnosis = _examine(command, offline=arguments.offline, as_json=arguments.json)
     except CommandFailed as error:
-        from agent_kernel_otel.cli import fail  # noqa: PLC0415 - it imports this module
+        from agent_kernel_otel.cli import fail
 
         return fail(str(error))
     if arguments.json:
@@ -83,10 +83,10 @@ def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
 
 
 def _examine(command: tuple[str, ...], *, offline: bool, as_json: bool) -> Diagnosis:
-    from agent_kernel_otel.doctor.diagnosis import diagnose  # noqa: PLC0415
-    from agent_kernel_otel.doctor.facts import gather  # noqa: PLC0415
-    from agent_kernel_otel.doctor.observation import observe, python_command  # noqa: PLC0415
-    from agent_kernel_otel.doctor.probing import ask_all  # noqa: PLC0415
+    from agent_kernel_otel.doctor.diagnosis import diagnose
+    from agent_kernel_otel.doctor.facts import gather
+    from agent_kernel_otel.doctor.observation import observe, python_command
+    from agent_kernel_otel.doctor.probing import ask_all
 
     environ = dict(os.environ)
     facts = gather(environ, python_command(command))

@@ -221,7 +221,7 @@ def _python_required() -> str:
 
 def _wrapt_is_compiled() -> bool:
     with suppress(ImportError):
-        import wrapt  # noqa: F401, PLC0415 - what is looked at is what it loads
+        import wrapt  # noqa: F401 - what is looked at is what it loads
     return "wrapt._wrappers" in sys.modules
 
 

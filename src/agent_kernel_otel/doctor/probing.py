@@ -127,7 +127,7 @@ def _exporter_of(destination: Destination) -> Any:
 
 
 def _over_grpc(exporter: Any) -> tuple[Outcome, str, str]:
-    import grpc  # type: ignore[import-untyped]  # noqa: PLC0415 - costs 50 ms
+    import grpc  # type: ignore[import-untyped]
 
     request = _request_class(exporter).FromString(_ONE_EMPTY_RESOURCE)
     timeout = min(exporter._timeout, _LONGEST_WAIT)
@@ -142,13 +142,13 @@ def _over_grpc(exporter: Any) -> tuple[Outcome, str, str]:
 
 
 def _request_class(exporter: Any) -> Any:
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (  # noqa: PLC0415
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
         ExportLogsServiceRequest,
     )
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (  # noqa: PLC0415
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
         ExportMetricsServiceRequest,
     )
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceRequest,
     )
 

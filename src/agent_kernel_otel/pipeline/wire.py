@@ -248,6 +248,7 @@ def endpoint_of(exporter: Any) -> str | None:
 
 
 def _response_type(signal: str) -> Any:
+    # Whoever exports over HTTP has imported them; nobody else is to pay for it.
     from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs  # noqa: PLC0415
     from opentelemetry.proto.collector.metrics.v1 import (  # noqa: PLC0415
         metrics_service_pb2 as metrics,
