@@ -390,3 +390,21 @@ def test_an_app_that_applies_a_file_itself_does_not_enable_what_the_environment_
     )
     assert run(str(app), str(file), env=env, instrumented=False).stderr == ""
     assert sink.spans() == []
+
+
+def test_the_file_in_the_reference_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    with OtlpSink() as sink:
+        file = tmp_path / "otel.yaml"
+        file.write_text(text.replace("http://localhost:4317", sink.endpoint))
+        run(str(KERNEL_APP), env=environment(OTEL_CONFIG_FILE=str(file), ORDERS_NONCE="none"))
+        spans = sink.spans()
+    assert {span.resource["service.name"] for span in spans} == {"support-agent"}
+    assert "agent_kernel.route" in {span.name for span in spans}, "span_level is debug"
+    (principals,) = {
+        len(str(span.attributes["agent_kernel.principal_id"]))
+        for span in spans
+        if "agent_kernel.principal_id" in span.attributes
+    }
+    assert principals == 16, "principal_id is hash"
