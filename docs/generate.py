@@ -236,7 +236,7 @@ def _default(value: object) -> str:
 
 def _shown(default: Default) -> str:
     # The page is the same whatever SDK it is made with.
-    return "host,os,process" if "DETECTORS" in default.variable else default.value
+    return "os,process" if "DETECTORS" in default.variable else default.value
 
 
 def _attribute_row(attribute: semconv.AttributeDefinition) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_no_resource_detector_tells_the_command_line(
     monkeypatch.setattr("sys.argv", ["app.py", "--token", "s3cr3t-of-mine"])
     monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", resource_detectors())
     resource = Resource.create()
-    assert "host.name" in resource.attributes
+    assert "os.type" in resource.attributes
+    assert "host.id" not in resource.attributes, "the machine's id is nobody's business"
     assert "s3cr3t-of-mine" not in resource.to_json()
 
 
@@ -179,4 +181,5 @@ def test_where_the_user_named_no_service_the_resource_does(environ: dict[str, st
         "service.name": "app",
         "telemetry.distro.name": "agent-kernel-otel",
         "telemetry.distro.version": __version__,
+        "host.name": socket.gethostname(),
     }

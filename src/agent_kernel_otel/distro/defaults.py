@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -40,12 +41,14 @@ ENTRY_POINT: Final = "agent_kernel"
 
 
 def resource_detectors() -> str:
-    """Which of the SDK's resource detectors are asked; never one that would tell the arguments.
+    """Which of the SDK's resource detectors are asked.
 
-    Before 1.45 that of the process adds the whole command line, which can hold secrets.
+    Never one that would tell the arguments: before 1.45 that of the process adds the whole command
+    line, which can hold secrets. Nor that of the host, which adds the machine's id; ``machine-id(5)``
+    asks that it is not shown on a network.
     """
     silent = "include_command_args" in signature(ProcessResourceDetector.__init__).parameters
-    return "host,os,process" if silent else "host,os"
+    return "os,process" if silent else "os"
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ DEFAULTS_WITH_REASONS: Final = (
     Default(
         OTEL_EXPERIMENTAL_RESOURCE_DETECTORS,
         resource_detectors(),
-        "Host, operating system and process; the last one not with SDKs before 1.45, which would "
-        "add the command line and the secrets on it.",
+        "Operating system and process; the latter not with SDKs before 1.45, which would add the "
+        "command line and the secrets on it. The host is named without its machine id.",
     ),
 )
 """What is set where the user has set nothing. The endpoint is left to the exporter: its own
@@ -137,7 +140,7 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
 
 
 def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> dict[str, str]:
-    """What our resource says of the service and of this distro, where the user has not.
+    """What our resource says of service, host and this distro, where the user has not.
 
     Args:
         environ: Where the user's own attributes are looked up.
@@ -147,6 +150,7 @@ def resource_attributes(environ: Mapping[str, str], command: Sequence[str]) -> d
     attributes = {
         "telemetry.distro.name": "agent-kernel-otel",
         "telemetry.distro.version": __version__,
+        "host.name": socket.gethostname(),
     }
     name = service_name(command, environ)
     if name is not None:
