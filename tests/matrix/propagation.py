@@ -73,8 +73,10 @@ async def over_mcp() -> list[Any]:
     server = str(Path(__file__).with_name("mcp_server.py"))
     frame = await invoke(lib.MCPDriver.from_stdio(sys.executable, [server]))
     text = json.dumps(frame.table_preview) + json.dumps(frame.facts)
-    found = [part for part in text.replace("\\", "").split('"') if part.startswith("00-")]
-    return [sorted(set(found))]
+    parts = text.replace("\\", "").split('"')
+    # As mcp_server.py spells them; letters up to f are hexadecimal digits.
+    in_digits = str.maketrans("ghijklmnop", "0123456789")
+    return [sorted({part.translate(in_digits) for part in parts if part.startswith("gg-")})]
 
 
 async def to_peers() -> list[Any]:
