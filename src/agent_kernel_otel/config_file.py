@@ -101,17 +101,19 @@ def config_file(environ: Mapping[str, str] | None = None) -> ConfigFile | None:
 
 def explain(error: BaseException) -> str:
     """The cause of a failure of OpenTelemetry's, in one line and without the values in the file."""
-    origin = error.__cause__ or error
+    origin: Any = (
+        error.__cause__ or error
+    )  # of libraries that may be absent, told by what they have
     mark = getattr(origin, "problem_mark", None)
     if mark is not None:  # of the YAML parser, whose own text quotes the file
-        text = f"line {mark.line + 1}, column {mark.column + 1}: {origin.problem}"  # type: ignore[attr-defined]
+        text = f"line {mark.line + 1}, column {mark.column + 1}: {origin.problem}"
     elif isinstance(origin, OSError):
         text = origin.strerror or type(origin).__name__
     elif hasattr(origin, "validator_value"):  # of the schema, likewise
-        place = ".".join(map(str, origin.absolute_path)) or "the file"  # type: ignore[attr-defined]
-        rule = origin.validator  # type: ignore[attr-defined]
+        place = ".".join(map(str, origin.absolute_path)) or "the file"
+        rule = origin.validator
         expected = f"expected {rule} {origin.validator_value}"
-        text = f"{place}: {origin.message if rule in _HARMLESS else expected}"  # type: ignore[attr-defined]
+        text = f"{place}: {origin.message if rule in _HARMLESS else expected}"
     else:
         text = str(error) or type(error).__name__
     return scrub_text(" ".join(text.split()))[:_LONGEST_CAUSE]
@@ -120,7 +122,7 @@ def explain(error: BaseException) -> str:
 @cache
 def _read(path: str) -> ConfigFile:
     try:
-        # An extra, and costly to import.
+        # Here, because it is an extra and costly to import.
         from opentelemetry.configuration import load_config_file  # noqa: PLC0415
     except ImportError:
         return ConfigFile(

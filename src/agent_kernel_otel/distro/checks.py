@@ -25,6 +25,7 @@ from agent_kernel_otel.scrub import MASK, scrub_text
 
 _logger = logging.getLogger(__name__)
 
+_PREFIX: Final = "OTEL_"
 _SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 _LONGEST_SHOWN: Final = 80
 _HTTP: Final = "http/protobuf"
@@ -80,7 +81,7 @@ def unreadable(environ: Mapping[str, str]) -> Iterator[Unreadable]:
     """The variables that are set to what OpenTelemetry cannot read."""
     for variable in sorted(environ):
         value = environ[variable].strip()
-        if not value or value == DEFAULTS.get(variable):
+        if not variable.startswith(_PREFIX) or not value or value == DEFAULTS.get(variable):
             continue
         for check in _CHECKS:
             if check.variables.fullmatch(variable) and not check.reads(value, environ):

@@ -63,13 +63,13 @@ def scrub_kernel_records(provider: Any) -> bool:
         Whether it does; a provider that is not the SDK's is left alone.
     """
     # The SDK can add a processor at the end only, when the others have exported already.
-    processors = getattr(provider, "_multi_log_record_processor", None)
+    processors: Any = getattr(provider, "_multi_log_record_processor", None)
     present = getattr(processors, "_log_record_processors", None)
     if not isinstance(present, tuple):
         return False
     if not (present and isinstance(present[0], KernelLogProcessor)):
         ours: tuple[LogRecordProcessor, ...] = (KernelLogProcessor(process_config()),)
-        processors._log_record_processors = ours + present  # type: ignore[union-attr]
+        processors._log_record_processors = ours + present
     return True
 
 

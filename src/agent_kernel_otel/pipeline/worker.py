@@ -170,14 +170,12 @@ class Pipeline(ABC):
         requests = self._requests  # a forked child, and nobody else, makes new ones
         due = time.monotonic() + self._interval
         while True:
-            request: Request | None = None
             try:
                 request = requests.get(timeout=min(_LONGEST, max(0.0, due - time.monotonic())))
-                asked = True
+                everything = request is not None
             except queue.Empty:
-                asked = False
+                request, everything = None, True
             self._awake = False
-            everything = request is not None or not asked
             if everything:
                 due = time.monotonic() + self._interval
             try:
