@@ -103,6 +103,20 @@ class Configurator(_OTelSDKConfigurator):
 """
 
 
+def path_with_another(folder: Path, *, ours_is_found_first: bool) -> str:
+    """A search path on which another distro and configurator are found before or after ours."""
+    install(
+        folder,
+        "other",
+        {
+            "opentelemetry_distro": "other = other:Distro",
+            "opentelemetry_configurator": "other-setup = other:Configurator",
+        },
+        OTHER,
+    )
+    return os.pathsep.join([*(site.getsitepackages() if ours_is_found_first else []), str(folder)])
+
+
 @pytest.mark.parametrize("ours_is_found_first", [True, False])
 @pytest.mark.parametrize(
     ("chosen", "printed"),
@@ -124,21 +138,12 @@ class Configurator(_OTelSDKConfigurator):
 def test_a_distro_or_configurator_that_the_user_names_wins(
     tmp_path: Path, chosen: dict[str, str], printed: list[str], ours_is_found_first: bool
 ) -> None:
-    install(
-        tmp_path,
-        "other",
-        {
-            "opentelemetry_distro": "other = other:Distro",
-            "opentelemetry_configurator": "other-setup = other:Configurator",
-        },
-        OTHER,
-    )
-    path = [*(site.getsitepackages() if ours_is_found_first else []), str(tmp_path)]
+    path = path_with_another(tmp_path, ours_is_found_first=ours_is_found_first)
     probe = (
         "import os; from opentelemetry import trace\n"
         "print(type(trace.get_tracer_provider()).__name__); os._exit(0)\n"
     )
-    env = environment(PYTHONPATH=os.pathsep.join(path), **chosen)
+    env = environment(PYTHONPATH=path, **chosen)
     assert run("-u", "-c", probe, env=env).stdout.splitlines() == printed
 
 
@@ -146,23 +151,14 @@ def test_a_distro_or_configurator_that_the_user_names_wins(
 def test_another_distro_beside_ours_configures_and_one_line_says_so(
     tmp_path: Path, ours_is_found_first: bool
 ) -> None:
-    install(
-        tmp_path,
-        "other",
-        {
-            "opentelemetry_distro": "other = other:Distro",
-            "opentelemetry_configurator": "other-setup = other:Configurator",
-        },
-        OTHER,
-    )
-    path = [*(site.getsitepackages() if ours_is_found_first else []), str(tmp_path)]
+    path = path_with_another(tmp_path, ours_is_found_first=ours_is_found_first)
     probe = (
         "import os, subprocess, sys; from agent_kernel_otel import KernelInstrumentor\n"
         "print(KernelInstrumentor().is_instrumented_by_opentelemetry)\n"
         "print({name for name in os.environ if name.startswith('OTEL_')})\n"
         "subprocess.run([sys.executable, '-c', '1'], stdout=subprocess.DEVNULL, check=True)\n"
     )
-    done = run("-u", "-c", probe, env=environment(PYTHONPATH=os.pathsep.join(path)))
+    done = run("-u", "-c", probe, env=environment(PYTHONPATH=path))
     assert done.stdout.splitlines() == [
         "other distro",
         "other configurator: None",

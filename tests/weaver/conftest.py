@@ -10,6 +10,7 @@ from opentelemetry.trace import get_current_span
 
 from agent_kernel_otel import KernelInstrumentor
 from tests.support.capture import Capture
+from tests.support.peer import Peer, listening
 
 
 @pytest.fixture
@@ -31,3 +32,10 @@ def debug_capture() -> Iterator[Capture]:
     yield captured
     KernelInstrumentor().uninstrument()
     captured.check()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A server that keeps the requests that it gets."""
+    with listening() as server:
+        yield server

@@ -24,7 +24,7 @@ from agent_kernel_otel.faults import faults
 from agent_kernel_otel.weaver import propagation
 from tests.support.instrumented import AsyncDriver, instrumented
 from tests.support.kernels import READ, make_kernel
-from tests.support.peer import Peer, listening
+from tests.support.peer import Peer
 from tests.support.propagating import (
     OwnPropagator,
     http_driver,
@@ -33,12 +33,6 @@ from tests.support.propagating import (
     theirs,
     traceparent,
 )
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with listening() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

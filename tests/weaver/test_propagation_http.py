@@ -36,12 +36,6 @@ from tests.support.propagating import (
 )
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with listening() as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def _each_warning_counts() -> Iterator[None]:
     propagation.warn_without_effect.cache_clear()
