@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the reference pages from the code; ``--check`` only tells whether they are up to date.
 
-Run it with ``make docs`` after a change to ``semconv.py`` or to the table of patch targets.
+Run it with ``make docs`` after a change to ``semconv`` or to the table of patch targets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent
 _TRACING_HEAD = """\
 # Tracing reference
 
-<!-- Written by docs/generate.py from src/agent_kernel_otel/semconv.py. Do not edit. -->
+<!-- Written by docs/generate.py from src/agent_kernel_otel/semconv. Do not edit. -->
 
 Everything that `agent-kernel-otel` emits for the Weaver kernel, and what it means. All spans are
 `INTERNAL`. Scope: `agent_kernel_otel.weaver`. No schema URL is set: the names are this project's
@@ -70,7 +70,7 @@ def tracing() -> str:
             "`principal_id` setting, `content` is user data and is exported only on request.\n",
             *_table(
                 ("attribute", "type", "on", "start", "sensitivity", "meaning"),
-                (_attribute_row(attribute) for attribute in semconv.ATTRIBUTES.values()),
+                (_attribute_row(a) for a in semconv.ATTRIBUTES.values() if a.on),
             ),
             "\n## Log events\n",
             *_table(
@@ -205,12 +205,12 @@ def configuration() -> str:
                 (
                     (
                         f"`{metric.name}`",
-                        metric.instrument,
+                        f"observable {metric.instrument}",
                         f"`{metric.unit}`",
                         ", ".join(f"`{key}`" for key in metric.attributes),
                         metric.description,
                     )
-                    for metric in semconv.METRICS.values()
+                    for metric in (semconv.TELEMETRY_SENT, semconv.TELEMETRY_DROPPED)
                 ),
             ),
             "",

@@ -1,108 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every name this package emits: spans, attributes, log events, and what each one means.
-
-The constants are what the code uses; the registries :data:`SPANS`, :data:`ATTRIBUTES`,
-:data:`EVENTS` and :data:`METRICS` are what the reference page (``docs/tracing.md``) and the conformance test read.
-A name that is not here is never emitted.
-
-``gen_ai.*``, ``error.type``, ``exception.*`` and ``security_rule.name`` follow the OpenTelemetry
-semantic conventions (GenAI ones as of November 2026, status Development); all others are ours.
-"""
+"""The attributes of spans, log events and metrics."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-Level = Literal["info", "debug"]
-ValueType = Literal["string", "boolean", "int", "double"]
-Sensitivity = Literal["none", "id", "identity", "content"]
+from agent_kernel_otel.semconv.definitions import AttributeDefinition, Sensitivity, ValueType
+from agent_kernel_otel.semconv.events import (
+    EVENTS,
+    EXCEPTION_EVENTS,
+    EXPAND_EXCEPTION,
+    GRANT_EXCEPTION,
+    INVOKE_EXCEPTION,
+    POLICY_DECISION,
+)
+from agent_kernel_otel.semconv.spans import (
+    AUDIT,
+    BUDGET,
+    DISCOVER,
+    DRIVER,
+    EXPAND,
+    FIREWALL,
+    GRANT,
+    IMPORT,
+    INVOKE,
+    POLICY,
+    ROUTE,
+    SPANS,
+)
 
-
-@dataclass(frozen=True)
-class SpanDefinition:
-    """One kind of span.
-
-    Attributes:
-        name: The span's name.
-        level: Lowest ``span_level`` that creates it.
-        opened_by: The kernel operation or collaborator call that it covers.
-        parent: Name of the span it is a child of, or "the caller's span".
-    """
-
-    name: str
-    level: Level
-    opened_by: str
-    parent: str
-
-
-@dataclass(frozen=True)
-class AttributeDefinition:
-    """One span or event attribute.
-
-    Attributes:
-        name: The attribute key.
-        type: Type of its values.
-        description: What a value means, with its unit where it has one.
-        on: Names of the spans and events that may carry it.
-        sensitivity: ``none``; ``id`` for generated ids; ``identity`` for who acts (see the
-            ``principal_id`` setting); ``content`` for user data, which is opt-in.
-        values: The closed set of values, empty where it is open.
-        at_start: Whether it is known when the span starts, so that samplers see it.
-    """
-
-    name: str
-    type: ValueType
-    description: str
-    on: tuple[str, ...]
-    sensitivity: Sensitivity
-    values: tuple[str, ...]
-    at_start: bool
-
-
-@dataclass(frozen=True)
-class EventDefinition:
-    """One log event.
-
-    Attributes:
-        name: The event's name (the log record's ``event_name``).
-        severity: Its severity text.
-        description: When it is emitted.
-    """
-
-    name: str
-    severity: str
-    description: str
-
-
-@dataclass(frozen=True)
-class MetricDefinition:
-    """One metric.
-
-    Attributes:
-        name: The instrument's name.
-        instrument: Kind of instrument.
-        unit: Its unit (UCUM).
-        description: What it counts or measures.
-        attributes: Keys of its attributes.
-    """
-
-    name: str
-    instrument: str
-    unit: str
-    description: str
-    attributes: tuple[str, ...]
-
-
-SPANS: Final[dict[str, SpanDefinition]] = {}
 ATTRIBUTES: Final[dict[str, AttributeDefinition]] = {}
-EVENTS: Final[dict[str, EventDefinition]] = {}
-METRICS: Final[dict[str, MetricDefinition]] = {}
 
-
-def _span(name: str, opened_by: str, parent: str, level: Level = "info") -> str:
-    SPANS[name] = SpanDefinition(name, level, opened_by, parent)
-    return name
+SCOPE_WEAVER: Final = "agent_kernel_otel.weaver"
+"""Instrumentation scope of everything that the Weaver kernel's adapter emits."""
+SYSTEM_WEAVER: Final = "weaver_kernel"
+"""Value of :data:`SYSTEM` for the Weaver kernel, under both of its import names."""
+OTHER: Final = "_OTHER"
+"""On metrics, all values of an open set past its limit, and ids that the kernel does not know."""
+ABSENT_REASON: Final = "unknown"
+"""On metrics, :data:`REASON_CODE` of a denial that gives none."""
+CAPABILITY_ID_LIMIT: Final = 100
+"""The default of the ``capability_id_limit`` setting."""
+DRIVER_ID_LIMIT: Final = 50
+ERROR_TYPE_LIMIT: Final = 50
+POLICY_ENGINE_LIMIT: Final = 50
+REASON_CODE_LIMIT: Final = 100
+"""Reason codes besides :data:`KNOWN_REASON_CODES`."""
+RULE_NAME_LIMIT: Final = 100
+SESSION_LIMIT: Final = 50
+KNOWN_REASON_CODES: Final = (
+    "missing_role", "missing_tenant_attribute", "missing_attribute", "insufficient_justification",
+    "invalid_constraint", "rate_limited", "no_matching_rule", "explicit_deny_rule",
+    "intent_not_allowed", "scope_not_allowed", "handle_constraint_violation",
+    "handle_principal_mismatch", "memory_write_requires_writer", "memory_sensitive_read_denied",
+    "token_expired", "token_revoked", "token_invalid", "token_principal_mismatch",
+    "token_capability_mismatch", ABSENT_REASON,
+)  # fmt: skip
+"""Values of :data:`REASON_CODE` that metrics always keep apart."""
 
 
 def _attribute(
@@ -114,80 +68,14 @@ def _attribute(
     sensitivity: Sensitivity = "none",
     values: tuple[str, ...] = (),
     at_start: bool = False,
+    limit: int = 0,
+    follows: str | None = None,
 ) -> str:
     ATTRIBUTES[name] = AttributeDefinition(
-        name, type, description, on, sensitivity, values, at_start
+        name, type, description, on, sensitivity, values, at_start, limit, follows
     )
     return name
 
-
-def _event(name: str, severity: str, description: str) -> str:
-    EVENTS[name] = EventDefinition(name, severity, description)
-    return name
-
-
-SCOPE_WEAVER: Final = "agent_kernel_otel.weaver"
-"""Instrumentation scope of everything that the Weaver kernel's adapter emits."""
-SYSTEM_WEAVER: Final = "weaver_kernel"
-"""Value of :data:`SYSTEM` for the Weaver kernel, under both of its import names."""
-
-# Spans ---------------------------------------------------------------------------------------
-
-_CALLER = "the caller's span"
-
-GRANT: Final = _span("agent_kernel.grant", "`Kernel.grant_capability` and `get_token`", _CALLER)
-INVOKE: Final = _span(
-    "agent_kernel.invoke", "`Kernel.invoke`; `Kernel.invoke_stream` (one span per stream)", _CALLER
-)
-EXPAND: Final = _span("agent_kernel.expand", "`Kernel.expand`", _CALLER)
-DISCOVER: Final = _span("agent_kernel.federation.discover", "`Kernel.discover_peers`", _CALLER)
-IMPORT: Final = _span("agent_kernel.federation.import", "`Kernel.import_remote`", _CALLER)
-POLICY: Final = _span(
-    "agent_kernel.policy.evaluate",
-    "in a grant `PolicyEngine.evaluate`; in an invoke `TokenProvider.verify`, which enforces "
-    "the signed decision",
-    "grant or invoke",
-)
-DRIVER: Final = _span(
-    "agent_kernel.driver.execute", "each attempt of a driver, so a fallback shows two", "invoke"
-)
-FIREWALL: Final = _span(
-    "agent_kernel.firewall.apply",
-    "`Firewall.transform`; for a stream one span for all of `apply_stream`",
-    "invoke",
-)
-ROUTE: Final = _span("agent_kernel.route", "`Router.route`", "invoke", "debug")
-BUDGET: Final = _span("agent_kernel.budget.allocate", "`BudgetManager.allocate`", "invoke", "debug")
-HANDLE: Final = _span("agent_kernel.handle.store", "`HandleStore.store`", "invoke", "debug")
-AUDIT: Final = _span(
-    "agent_kernel.audit.record", "`TraceStore.record`", "grant, invoke or expand", "debug"
-)
-
-# Log events ----------------------------------------------------------------------------------
-
-POLICY_DECISION: Final = _event(
-    "agent_kernel.policy.decision",
-    "WARN for a denial, DEBUG for an allow",
-    "Each denial, at grant, enforcement or handle expansion, and each decision that an engine "
-    "returned as not allowed without raising; allows only at span level `debug`.",
-)
-_EXCEPTION = "The operation raised to its caller, and it was neither a denial nor a cancellation."
-GRANT_EXCEPTION: Final = _event("agent_kernel.grant.exception", "WARN", _EXCEPTION)
-INVOKE_EXCEPTION: Final = _event("agent_kernel.invoke.exception", "WARN", _EXCEPTION)
-EXPAND_EXCEPTION: Final = _event("agent_kernel.expand.exception", "WARN", _EXCEPTION)
-DISCOVER_EXCEPTION: Final = _event("agent_kernel.federation.discover.exception", "WARN", _EXCEPTION)
-IMPORT_EXCEPTION: Final = _event("agent_kernel.federation.import.exception", "WARN", _EXCEPTION)
-
-EXCEPTION_EVENTS: Final = {
-    GRANT: GRANT_EXCEPTION,
-    INVOKE: INVOKE_EXCEPTION,
-    EXPAND: EXPAND_EXCEPTION,
-    DISCOVER: DISCOVER_EXCEPTION,
-    IMPORT: IMPORT_EXCEPTION,
-}
-"""Which event reports the exception of which operation span."""
-
-# Attributes ----------------------------------------------------------------------------------
 
 _OPERATIONS = (GRANT, INVOKE, EXPAND)
 _ALL_OPERATIONS = (*_OPERATIONS, DISCOVER, IMPORT)
@@ -221,12 +109,15 @@ CAPABILITY_ID: Final = _attribute(
     "The capability asked for.",
     (*_OPERATIONS, POLICY_DECISION, GRANT_EXCEPTION, INVOKE_EXCEPTION, EXPAND_EXCEPTION),
     at_start=True,
+    limit=CAPABILITY_ID_LIMIT,
 )
 SAFETY_CLASS: Final = _attribute(
     "agent_kernel.safety_class",
     "The capability's safety class; absent where the kernel does not know the capability.",
     _OPERATIONS,
     at_start=True,
+    limit=3,
+    follows=CAPABILITY_ID,
 )
 SENSITIVITY: Final = _attribute(
     "agent_kernel.sensitivity", "The capability's sensitivity tag.", _OPERATIONS, at_start=True
@@ -243,6 +134,7 @@ SESSION: Final = _attribute(
     "else generated.",
     (INVOKE,),
     at_start=True,
+    limit=SESSION_LIMIT,
 )
 ACTION_ID: Final = _attribute(
     "agent_kernel.action_id",
@@ -286,6 +178,7 @@ RESPONSE_MODE: Final = _attribute(
     "agent_kernel.response_mode",
     "The response mode that the caller got; absent on failure.",
     (INVOKE, EXPAND, FIREWALL),
+    limit=4,
 )
 DOWNGRADED: Final = _attribute(
     "agent_kernel.downgraded",
@@ -330,6 +223,7 @@ DRIVER_ID: Final = _attribute(
     "The driver: on an attempt the one tried, on an invocation the one that served, else the "
     "last one tried.",
     (INVOKE, DRIVER),
+    limit=DRIVER_ID_LIMIT,
 )
 FALLBACK: Final = _attribute(
     "agent_kernel.fallback",
@@ -368,6 +262,7 @@ POLICY_ENGINE: Final = _attribute(
     "expansion; the kernel, where it refused by itself.",
     (POLICY, POLICY_DECISION),
     at_start=True,
+    limit=POLICY_ENGINE_LIMIT,
 )
 POLICY_PHASE: Final = _attribute(
     "agent_kernel.policy.phase",
@@ -396,6 +291,7 @@ REASON_CODE: Final = _attribute(
     "`token_expired`, `token_revoked`, `token_invalid`, `token_principal_mismatch`, "
     "`token_capability_mismatch`.",
     (POLICY, POLICY_DECISION, *_OPERATIONS),
+    limit=len(KNOWN_REASON_CODES) + REASON_CODE_LIMIT,
 )
 REASON_CATEGORY: Final = _attribute(
     "agent_kernel.reason_category",
@@ -405,6 +301,7 @@ REASON_CATEGORY: Final = _attribute(
         "identity", "justification", "constraint", "rate_limit", "rule", "scope", "handle",
         "memory", "token", "other",
     ),
+    follows=REASON_CODE,
 )  # fmt: skip
 FEDERATION_PEERS: Final = _attribute(
     "agent_kernel.federation.peers", "Manifests that discovery returned.", (DISCOVER,), type="int"
@@ -441,15 +338,46 @@ EVENT_TYPE: Final = _attribute(
     values=("invoke", "expand", "deny"),
 )  # fmt: skip
 
+EVICTION_REASON: Final = _attribute(
+    "agent_kernel.eviction_reason",
+    "Why a handle store let a result go: its time was over, or it was the oldest of too many, or "
+    "of more bytes than the store may hold.",
+    (),
+    values=("expired", "capacity", "bytes"),
+)
+TIER: Final = _attribute(
+    "agent_kernel.tier", "Which of the kernel's stores holds the memory.", (),
+    values=("handle_store",),
+)  # fmt: skip
+VERSION: Final = _attribute(
+    "agent_kernel.version", "Version of the kernel's distribution.", (), limit=1
+)
+SIGNAL: Final = _attribute(
+    "agent_kernel.signal",
+    "The kind of telemetry. Of `metrics`, one collection is one item.",
+    (),
+    values=("traces", "metrics", "logs"),
+)
+DROP_REASON: Final = _attribute(
+    "agent_kernel.drop_reason",
+    "Why an item was lost: the receiver answered with an error; more were waiting than the queue "
+    "holds; no answer in time; the exporter could not send it; the time at the process's end was "
+    "over.",
+    (),
+    values=("refused", "queue_full", "unanswered", "failed", "exit"),
+)
+
 SECURITY_RULE_NAME: Final = _attribute(
     "security_rule.name",
     "The policy rule that decided, where the engine names it.",
     (POLICY, POLICY_DECISION),
+    limit=RULE_NAME_LIMIT,
 )
 ERROR_TYPE: Final = _attribute(
     "error.type",
     "Qualified class name of the exception; `TimeoutError` for an attempt past its deadline.",
     (*SPANS, *_EXCEPTIONS),
+    limit=ERROR_TYPE_LIMIT,
 )
 EXCEPTION_TYPE: Final = _attribute(
     "exception.type", "Class of the exception, with its module.", _EXCEPTIONS
@@ -465,8 +393,9 @@ GEN_AI_OPERATION_NAME: Final = _attribute(
     values=("execute_tool",), at_start=True,
 )  # fmt: skip
 GEN_AI_TOOL_NAME: Final = _attribute(
-    "gen_ai.tool.name", "The capability id; not on dry runs.", (INVOKE,), at_start=True
-)
+    "gen_ai.tool.name", "The capability id; not on dry runs.", (INVOKE,),
+    at_start=True, limit=CAPABILITY_ID_LIMIT,
+)  # fmt: skip
 GEN_AI_TOOL_TYPE: Final = _attribute(
     "gen_ai.tool.type", "Always `function`; not on dry runs.", (INVOKE,),
     values=("function",), at_start=True,
@@ -496,22 +425,3 @@ GEN_AI_TOOL_CALL_RESULT: Final = _attribute(
 EXECUTE_TOOL: Final = "execute_tool"
 """Value of :data:`GEN_AI_OPERATION_NAME`, and first word of the invoke span's name where
 ``span_naming`` is ``gen_ai``."""
-
-SIGNAL: Final = "agent_kernel.signal"
-DROP_REASON: Final = "agent_kernel.drop_reason"
-
-TELEMETRY_SENT: Final = MetricDefinition(
-    "agent_kernel.telemetry_sent",
-    "observable counter",
-    "{item}",
-    "Spans, log records and metric batches that the receiver has acknowledged.",
-    (SIGNAL,),
-)
-TELEMETRY_DROPPED: Final = MetricDefinition(
-    "agent_kernel.telemetry_dropped",
-    "observable counter",
-    "{item}",
-    "Spans, log records and metric batches that were lost, by reason.",
-    (SIGNAL, DROP_REASON),
-)
-METRICS.update({metric.name: metric for metric in (TELEMETRY_SENT, TELEMETRY_DROPPED)})
