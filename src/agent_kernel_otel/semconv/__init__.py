@@ -15,3 +15,4 @@ from agent_kernel_otel.semconv.definitions import *  # noqa: F403
 from agent_kernel_otel.semconv.events import *  # noqa: F403
 from agent_kernel_otel.semconv.metrics import *  # noqa: F403
 from agent_kernel_otel.semconv.spans import *  # noqa: F403
+from agent_kernel_otel.semconv.values import *  # noqa: F403

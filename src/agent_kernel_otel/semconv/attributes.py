@@ -28,35 +28,19 @@ from agent_kernel_otel.semconv.spans import (
     ROUTE,
     SPANS,
 )
+from agent_kernel_otel.semconv.values import (
+    CAPABILITY_ID_LIMIT,
+    DRIVER_ID_LIMIT,
+    ERROR_TYPE_LIMIT,
+    KNOWN_REASON_CODES,
+    POLICY_ENGINE_LIMIT,
+    REASON_CODE_LIMIT,
+    RULE_NAME_LIMIT,
+    SESSION_LIMIT,
+    SYSTEM_WEAVER,
+)
 
 ATTRIBUTES: Final[dict[str, AttributeDefinition]] = {}
-
-SCOPE_WEAVER: Final = "agent_kernel_otel.weaver"
-"""Instrumentation scope of everything that the Weaver kernel's adapter emits."""
-SYSTEM_WEAVER: Final = "weaver_kernel"
-"""Value of :data:`SYSTEM` for the Weaver kernel, under both of its import names."""
-OTHER: Final = "_OTHER"
-"""On metrics, all values of an open set past its limit, and ids that the kernel does not know."""
-ABSENT_REASON: Final = "unknown"
-"""On metrics, :data:`REASON_CODE` of a denial that gives none."""
-CAPABILITY_ID_LIMIT: Final = 100
-"""The default of the ``capability_id_limit`` setting."""
-DRIVER_ID_LIMIT: Final = 50
-ERROR_TYPE_LIMIT: Final = 50
-POLICY_ENGINE_LIMIT: Final = 50
-REASON_CODE_LIMIT: Final = 100
-"""Reason codes besides :data:`KNOWN_REASON_CODES`."""
-RULE_NAME_LIMIT: Final = 100
-SESSION_LIMIT: Final = 50
-KNOWN_REASON_CODES: Final = (
-    "missing_role", "missing_tenant_attribute", "missing_attribute", "insufficient_justification",
-    "invalid_constraint", "rate_limited", "no_matching_rule", "explicit_deny_rule",
-    "intent_not_allowed", "scope_not_allowed", "handle_constraint_violation",
-    "handle_principal_mismatch", "memory_write_requires_writer", "memory_sensitive_read_denied",
-    "token_expired", "token_revoked", "token_invalid", "token_principal_mismatch",
-    "token_capability_mismatch", ABSENT_REASON,
-)  # fmt: skip
-"""Values of :data:`REASON_CODE` that metrics always keep apart."""
 
 
 def _attribute(
