@@ -10,9 +10,11 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
+
+from metrics_page import metrics
+from tables import table
 
 from agent_kernel_otel import InstrumentationConfig, semconv
 from agent_kernel_otel.distro.defaults import DEFAULTS_WITH_REASONS, Default
@@ -57,7 +59,7 @@ def tracing() -> str:
         [
             _TRACING_HEAD,
             "## Spans\n",
-            *_table(
+            *table(
                 ("span", "level", "covers", "child of"),
                 (
                     (f"`{span.name}`", f"`{span.level}`", span.opened_by, span.parent)
@@ -68,12 +70,12 @@ def tracing() -> str:
             "*Start* marks those that are known when the span starts, so that samplers see them.",
             "Sensitivity: `id` is a generated id, `identity` says who acts and follows the",
             "`principal_id` setting, `content` is user data and is exported only on request.\n",
-            *_table(
+            *table(
                 ("attribute", "type", "on", "start", "sensitivity", "meaning"),
                 (_attribute_row(a) for a in semconv.ATTRIBUTES.values() if a.on),
             ),
             "\n## Log events\n",
-            *_table(
+            *table(
                 ("event", "severity", "emitted"),
                 (
                     (f"`{event.name}`", event.severity, event.description)
@@ -84,12 +86,12 @@ def tracing() -> str:
             "names above.\n",
             "## What is patched\n",
             "The `Kernel` class; [how and why](how-it-attaches.md).\n",
-            *_table(
+            *table(
                 ("method of `Kernel`", "opens"),
                 ((f"`{target.method}`", f"`{target.span}`") for target in OPERATIONS),
             ),
             "",
-            *_table(
+            *table(
                 ("attribute of `Kernel`", "seen through a view during"),
                 (
                     (
@@ -102,7 +104,7 @@ def tracing() -> str:
             "\nWith `propagate_context`, [the trace context is written](how-it-attaches.md#propagation)",
             "into these requests. The drivers are not patched for it, but run on views of themselves; the",
             "function is wrapped in the module of `Kernel`.\n",
-            *_table(
+            *table(
                 ("`propagate_context`", "request of", "where the context goes"),
                 (
                     *((f"`{d.path}`", f"`{d.name}.execute`", d.carrier) for d in OWN_DRIVERS),
@@ -183,7 +185,7 @@ def configuration() -> str:
     return "\n".join(
         [
             _CONFIGURATION_HEAD,
-            *_table(
+            *table(
                 ("setting", "default", "meaning"),
                 (
                     (f"`{setting.name}`", _default(setting.default), meanings[setting.name])
@@ -192,7 +194,7 @@ def configuration() -> str:
             ),
             _CONFIGURATION_FILE,
             _DEFAULTS_HEAD.lstrip(),
-            *_table(
+            *table(
                 ("variable", "set to", "why"),
                 (
                     (f"`{default.variable}`", f"`{_shown(default)}`", default.reason)
@@ -200,7 +202,7 @@ def configuration() -> str:
                 ),
             ),
             _BEYOND_VARIABLES.format(limit=SERIES_LIMIT),
-            *_table(
+            *table(
                 ("metric", "instrument", "unit", "attributes", "meaning"),
                 (
                     (
@@ -266,16 +268,7 @@ def _short(name: str) -> str:
     return f"`{name.removeprefix('agent_kernel.')}`"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [_row(head), _row(("---",) * len(head))]
-    return lines + [_row(row) for row in rows]
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-PAGES = {"tracing.md": tracing, "configuration.md": configuration}
+PAGES = {"tracing.md": tracing, "metrics.md": metrics, "configuration.md": configuration}
 
 
 def main() -> int:

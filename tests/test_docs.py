@@ -41,6 +41,14 @@ def test_the_reference_has_every_name_and_every_patch() -> None:
         assert f"| `{seam.attribute}` |" in page
 
 
+def test_the_reference_has_every_metric_with_its_name_in_prometheus() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for metric in semconv.METRICS.values():
+        assert f"| `{metric.name}` | `{metric.prometheus_name}` |" in page
+        for key in metric.attributes:
+            assert f"| `{key}` | {semconv.ATTRIBUTES[key].bound} |" in page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

@@ -52,11 +52,12 @@ def _attribute(
     sensitivity: Sensitivity = "none",
     values: tuple[str, ...] = (),
     at_start: bool = False,
+    known: tuple[str, ...] = (),
     limit: int = 0,
     follows: str | None = None,
 ) -> str:
     ATTRIBUTES[name] = AttributeDefinition(
-        name, type, description, on, sensitivity, values, at_start, limit, follows
+        name, type, description, on, sensitivity, values, at_start, known, limit, follows
     )
     return name
 
@@ -90,17 +91,18 @@ PRINCIPAL_ID: Final = _attribute(
 )
 CAPABILITY_ID: Final = _attribute(
     "agent_kernel.capability_id",
-    "The capability asked for.",
+    "The capability asked for; on metrics `_OTHER` where the kernel does not know it.",
     (*_OPERATIONS, POLICY_DECISION, GRANT_EXCEPTION, INVOKE_EXCEPTION, EXPAND_EXCEPTION),
     at_start=True,
     limit=CAPABILITY_ID_LIMIT,
 )
 SAFETY_CLASS: Final = _attribute(
     "agent_kernel.safety_class",
-    "The capability's safety class; absent where the kernel does not know the capability.",
+    "The capability's safety class; where the kernel does not know the capability absent, on "
+    "metrics `_OTHER`.",
     _OPERATIONS,
     at_start=True,
-    limit=3,
+    known=("READ", "WRITE", "DESTRUCTIVE"),
     follows=CAPABILITY_ID,
 )
 SENSITIVITY: Final = _attribute(
@@ -162,7 +164,7 @@ RESPONSE_MODE: Final = _attribute(
     "agent_kernel.response_mode",
     "The response mode that the caller got; absent on failure.",
     (INVOKE, EXPAND, FIREWALL),
-    limit=4,
+    known=("summary", "table", "handle_only", "raw"),
 )
 DOWNGRADED: Final = _attribute(
     "agent_kernel.downgraded",
@@ -251,7 +253,7 @@ POLICY_ENGINE: Final = _attribute(
 POLICY_PHASE: Final = _attribute(
     "agent_kernel.policy.phase",
     "Where the decision was made: at the grant, at the enforcement of a token, at the expansion "
-    "of a handle (event only).",
+    "of a handle (no span).",
     (POLICY, POLICY_DECISION),
     values=("grant", "enforce", "expand"),
     at_start=True,
@@ -275,7 +277,8 @@ REASON_CODE: Final = _attribute(
     "`token_expired`, `token_revoked`, `token_invalid`, `token_principal_mismatch`, "
     "`token_capability_mismatch`.",
     (POLICY, POLICY_DECISION, *_OPERATIONS),
-    limit=len(KNOWN_REASON_CODES) + REASON_CODE_LIMIT,
+    known=KNOWN_REASON_CODES,
+    limit=REASON_CODE_LIMIT,
 )
 REASON_CATEGORY: Final = _attribute(
     "agent_kernel.reason_category",
@@ -334,7 +337,7 @@ TIER: Final = _attribute(
     values=("handle_store",),
 )  # fmt: skip
 VERSION: Final = _attribute(
-    "agent_kernel.version", "Version of the kernel's distribution.", (), limit=1
+    "agent_kernel.version", "Version of the kernel's distribution; a process has one.", ()
 )
 SIGNAL: Final = _attribute(
     "agent_kernel.signal",

@@ -45,9 +45,9 @@ class AttributeDefinition:
             ``principal_id`` setting); ``content`` for user data, which is opt-in.
         values: The closed set of values, empty where it is open.
         at_start: Whether it is known when the span starts, so that samplers see it.
-        limit: How many values of an open set the metrics of a process keep apart; all others are
-            :data:`~agent_kernel_otel.semconv.OTHER`. 0 for a closed set, and for what is on no
-            metric.
+        known: Values of an open set that metrics always keep apart.
+        limit: How many more the metrics of a process keep apart; all others are
+            :data:`~agent_kernel_otel.semconv.OTHER`.
         follows: Key of the attribute whose value decides this one's, if there is one.
     """
 
@@ -58,13 +58,14 @@ class AttributeDefinition:
     sensitivity: Sensitivity
     values: tuple[str, ...]
     at_start: bool
+    known: tuple[str, ...] = ()
     limit: int = 0
     follows: str | None = None
 
     @property
     def bound(self) -> int:
         """The most values that it can have on the metrics of a process."""
-        return self.limit + 1 if self.limit else len(self.values)
+        return len(self.values) or len(self.known) + self.limit + 1
 
 
 @dataclass(frozen=True)
