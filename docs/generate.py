@@ -176,6 +176,8 @@ Beyond variables:
 - The end of the process, and SIGTERM, send what is left within `exit_timeout` and no longer.
 
 ## Metrics of the distro
+
+Those of the kernels: [Metrics reference](metrics.md).
 """
 
 
