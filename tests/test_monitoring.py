@@ -68,6 +68,8 @@ def test_what_only_rises_is_asked_for_by_its_rate_before_it_is_added_up(query: s
     for name, metric in series().items():
         asked = re.findall(rf"\b{name}\b", query)
         rated = re.findall(rf"\b(?:rate|increase)\({name}\b(?:{{[^}}]*}})?\[\d+[mhd]\]", query)
+        if metric.instrument == "counter":  # whether there is one at all
+            rated += re.findall(rf"\bcount by \([^)]*\) \({name}\b", query)
         assert len(rated) == (len(asked) if metric.instrument in {"counter", "histogram"} else 0)
 
 
