@@ -134,7 +134,8 @@ DRIVER_DURATION: Final = _metric(
     "agent_kernel.driver_duration",
     "histogram",
     "ms",
-    "Time of one attempt of a driver, however it ended.",
+    "Time of one attempt of a driver, however it ended; a stream's lasts to its end and includes its "
+    "consumer.",
     (DRIVER_ID, STATUS),
     level="debug",
     bounds=_DRIVER_BOUNDS,
@@ -143,7 +144,8 @@ FIREWALL_DURATION: Final = _metric(
     "agent_kernel.firewall_duration",
     "histogram",
     "ms",
-    "Time that the firewall took to make a frame of a result, by the mode it gave.",
+    "Time that the firewall took to make a frame of a result, or to fail, by the mode it gave; "
+    "streams are not in it.",
     (RESPONSE_MODE,),
     level="debug",
     bounds=_STAGE_BOUNDS,
