@@ -24,6 +24,13 @@ By code::
 
     flush()  # before an end that nobody can see coming, such as os._exit()
 
+What was counted, with and without OpenTelemetry::
+
+    from agent_kernel_otel import kernel_stats, stats
+
+    stats.snapshot().denials_by_reason  # of the process
+    kernel_stats(kernel).snapshot().invocations  # of one kernel
+
 Not covered, on purpose: a ``Kernel`` subclass that overrides an operation without calling
 ``super()``, and drivers, policy engines, firewalls and token providers used outside a kernel.
 Only calls of a kernel are traced, and its collaborators as the kernel calls them.
@@ -39,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
 from agent_kernel_otel.flushing import flush
+from agent_kernel_otel.kernelstats import KernelStats, StatsSnapshot, stats, stats_of
 from agent_kernel_otel.span_level import set_span_level
 
 if TYPE_CHECKING:
@@ -51,11 +59,15 @@ __all__ = [
     "InstrumentationConfig",
     "KernelInstrumentor",
     "KernelLogFilter",
+    "KernelStats",
     "SpanEventProcessor",
+    "StatsSnapshot",
     "__version__",
     "flush",
     "instrument_kernel",
+    "kernel_stats",
     "set_span_level",
+    "stats",
     "uninstrument_kernel",
 ]
 
@@ -86,6 +98,21 @@ def instrument_kernel(kernel: Any, **settings: Any) -> None:
     instrumentor = _weaver_instrumentor()
     if instrumentor is not None:
         instrumentor.instrument_kernel(kernel, **settings)
+
+
+def kernel_stats(kernel: Any) -> KernelStats:
+    """What one kernel did since it was first instrumented.
+
+    Args:
+        kernel: A Weaver kernel; the result keeps it alive.
+
+    Raises:
+        TypeError: It is no Weaver kernel.
+    """
+    from agent_kernel_otel.weaver.reading import kernel_class_of  # noqa: PLC0415
+
+    kernel_class_of(kernel)
+    return stats_of(kernel)
 
 
 def uninstrument_kernel(kernel: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context, attach, detach, get_current
@@ -28,18 +28,6 @@ current_operation = _current.get
 _NO_VIEWS: Final[Mapping[str, Any]] = {}
 
 
-class Views(NamedTuple):
-    """By attribute name of a kernel, what makes the view of the collaborator there.
-
-    Attributes:
-        sampled: While the operation's span is recorded.
-        unsampled: While it is not: then only decisions need to be seen.
-    """
-
-    sampled: Mapping[str, Any]
-    unsampled: Mapping[str, Any]
-
-
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
 
@@ -48,22 +36,27 @@ class Operation:
         kernel: The kernel called. Kept only until the operation ends, so that tasks which
             outlive it meet the kernel's raw collaborators.
         name: The kind of span, a name of :data:`semconv.SPANS`.
-        attributes: What is known at the start.
-        views: What the kernel's own code gets to see instead of its collaborators.
-        span_name: The span's name where it differs from its kind's.
-        links: Spans that it is related to.
+        views: By attribute name of the kernel, what makes the view of the collaborator there that
+            the kernel's own code gets to see.
+        telling: Whether it may give spans and events; if not, it is counted only.
 
     Attributes:
         kernel: The kernel called, ``None`` once ended.
-        start: The attributes known at the start.
         views: The views in force, empty once ended.
-        recording: Whether the span is sampled; if not, only decisions need to be seen.
+        telling: Whether it gives spans and events.
+        recording: Whether its span is sampled.
+        unsampled: Whether its span was wanted, and sampling did without it.
         late: Attributes that came to be known after the start.
         debug: Whether inner steps are wanted.
     """
 
     # Defaults live on the class: what most operations never change costs them nothing.
     debug = False
+    recording = False
+    unsampled = False
+    span: Span = INVALID_SPAN
+    _shown = False
+    _start: Attributes | None = None
     _attached: Any = None
     _marker: Token[Operation | None] | None = None
 
@@ -72,44 +65,77 @@ class Operation:
         telemetry: Telemetry,
         kernel: object,
         name: str,
-        attributes: Attributes,
-        views: Views,
-        span_name: str | None = None,
-        links: list[Link] | None = None,
+        views: Mapping[str, Any],
+        *,
+        telling: bool,
     ) -> None:
         self.telemetry = telemetry
         self.kernel: Any = kernel
         self.name = name
-        self.start = attributes
         self.late: Attributes = {}
-        level = span_level_switch.level or telemetry.span_level
-        if level == "debug":
-            self.debug = True
-        self._base = base = get_current()
-        self.span = span = (
-            telemetry.start_span(span_name or name, base, attributes=attributes, links=links)
-            if level != "off"
-            else INVALID_SPAN
+        self.telling = telling
+        self.views = views
+        if telling:
+            self._base = self.context = get_current()
+            level = span_level_switch.level or telemetry.span_level
+            if level != "off":
+                try:
+                    self._start_span()
+                    self.debug = level == "debug"
+                except Exception:
+                    faults.swallow(f"starting {name}")
+
+    def _start_span(self) -> None:
+        base = self._base
+        self.span = span = self.telemetry.start_span(
+            self.span_name(), base, attributes=self.start, links=self.links()
         )
-        self.recording = recording = span.is_recording()
-        self.views = views.sampled if recording else views.unsampled
+        if span.is_recording():
+            self.recording = True
+            self._children: list[Span] = []
+        else:
+            self.unsampled = self.telemetry.samples
         # An unsampled span is made current too: what the tools call must see the same decision.
-        self._shown = recording or span.get_span_context().is_valid
-        self.context = set_span_in_context(span, base) if self._shown else base
-        self._children: list[Span] = []
+        if self.recording or span.get_span_context().is_valid:
+            self._shown = True
+            self.context = set_span_in_context(span, base)
+
+    @property
+    def start(self) -> Attributes:
+        """The attributes known at the start; worked out where something is to carry them."""
+        if self._start is None:
+            self._start = self.start_attributes()
+        return self._start
+
+    def start_attributes(self) -> Attributes:
+        """Work out what is known at the start."""
+        return {}
+
+    def span_name(self) -> str:
+        """The span's name, where it differs from its kind's."""
+        return self.name
+
+    def links(self) -> list[Link] | None:
+        """Spans that it is related to."""
+        return None
+
+    @property
+    def exemplar(self) -> Context | None:
+        """The context that links a measured value to the span; none where that is not recorded."""
+        return self.context if self.recording else None
 
     # Being current --------------------------------------------------------------------------
 
     def enter(self) -> None:
         """Make the operation and its span current. Never to be held across a ``yield``."""
-        current = get_current()
-        if current is self._base:
-            context = self.context
-        else:
-            # A later step of a stream, whose caller has other things in its context by now.
-            context = set_span_in_context(self.span, current) if self._shown else current
         self._marker = _current.set(self)
-        self._attached = attach(context)
+        if self._shown:
+            current = get_current()
+            # At a later step of a stream its caller has other things in its context.
+            same = current is self._base
+            self._attached = attach(
+                self.context if same else set_span_in_context(self.span, current)
+            )
 
     def leave(self) -> None:
         """Undo :meth:`enter`."""
@@ -123,7 +149,8 @@ class Operation:
             # A coroutine that another context finalises: nothing of ours is current there, and
             # detaching would only log an error.
             return
-        detach(self._attached)
+        if self._shown:
+            detach(self._attached)
 
     # Child spans ----------------------------------------------------------------------------
 
@@ -194,26 +221,28 @@ class Operation:
         """
         self.close_child(self.open_child(name, attributes, started), {}, failed=failed)
 
-    def decided(
-        self, decision: Decision, about: Attributes, *, started: int = 0, span: Span | None = None
-    ) -> None:
+    @property
+    def about(self) -> Attributes:
+        """Whom and what the operation is about: what its events say."""
+        return {}
+
+    def decided(self, decision: Decision, *, started: int = 0, span: Span | None = None) -> None:
         """Tell what a policy decided: as a child span, and a denial as a log event too.
 
         Args:
             decision: The decision.
-            about: Whom and what it was about, for the event.
             started: When the evaluation began, in nanoseconds since the epoch; 0 where it has no
                 stage of its own, such as the refusal to expand a handle, which gets no span.
             span: The child span, where it was opened before.
         """
+        if not self.telling:
+            return
         try:
-            self._decided(decision, about, started, span)
+            self._decided(decision, started, span)
         except Exception:
             faults.swallow("telling a policy decision")
 
-    def _decided(
-        self, decision: Decision, about: Attributes, started: int, span: Span | None
-    ) -> None:
+    def _decided(self, decision: Decision, started: int, span: Span | None) -> None:
         attributes = _decision_attributes(decision)
         attributes[semconv.SYSTEM] = self.telemetry.system
         if span is not None:
@@ -222,7 +251,7 @@ class Operation:
             span = self.open_child(semconv.POLICY, attributes, started)
         error = decision.error_type
         try:
-            self._emit_decision(decision, {**about, **attributes}, span)
+            self._emit_decision(decision, attributes, span)
         finally:
             # A denial is the policy at work, a crash is not.
             self.close_child(
@@ -231,10 +260,11 @@ class Operation:
                 failed=decision.outcome == "error",
             )
 
-    def _emit_decision(self, decision: Decision, attributes: Attributes, span: Span | None) -> None:
+    def _emit_decision(self, decision: Decision, said: Attributes, span: Span | None) -> None:
         denied = decision.outcome == "denied"
         if not denied and not (self.debug and decision.outcome == "allowed"):
             return
+        attributes = {**self.about, **said}
         reason = f" ({decision.reason_code})" if denied and decision.reason_code else ""
         self.telemetry.emit(
             semconv.POLICY_DECISION,
@@ -247,14 +277,15 @@ class Operation:
 
     # The end --------------------------------------------------------------------------------
 
-    def failed(self, error: BaseException, outcome: Outcome, about: Attributes) -> None:
+    def failed(self, error: BaseException, outcome: Outcome) -> None:
         """Tell that the operation raised, just before it ends.
 
         Args:
             error: What its caller sees.
             outcome: What that means.
-            about: What the exception event says besides, such as the capability.
         """
+        if not self.telling:
+            return
         late = self.late
         late[semconv.STATUS] = outcome.status
         if outcome.error_type is not None:
@@ -266,20 +297,21 @@ class Operation:
         try:
             self.span.set_status(StatusCode.ERROR)
             if outcome.status == "error":
-                self._emit_exception(error, outcome, about)
+                self._emit_exception(error, outcome)
         except Exception:
             faults.swallow("telling an exception")
 
-    def _emit_exception(self, error: BaseException, outcome: Outcome, about: Attributes) -> None:
+    def _emit_exception(self, error: BaseException, outcome: Outcome) -> None:
         kind = type(error)
         error_type = outcome.error_type or "_OTHER"
         attributes: Attributes = {
-            **about,
+            **self.about,
             semconv.SYSTEM: self.telemetry.system,
             semconv.STATUS: outcome.status,
             semconv.EXCEPTION_TYPE: identifier(f"{kind.__module__}.{kind.__qualname__}") or "",
             semconv.ERROR_TYPE: error_type,
         }
+        attributes.pop(semconv.PRINCIPAL_ID, None)
         if self.telemetry.config.capture_exception_text:
             attributes[semconv.EXCEPTION_MESSAGE] = self._text_of(error)
         self.telemetry.emit(
@@ -303,6 +335,8 @@ class Operation:
             return
         self.kernel = None
         self.views = _NO_VIEWS
+        if not self._shown:
+            return
         span = self.span
         try:
             if self.recording:

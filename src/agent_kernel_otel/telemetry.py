@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an adapter's spans and log events go; which kernel they are about, this module ignores."""
+"""Where an adapter's spans, log events and metrics go; which kernel they are about it ignores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,22 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import NoOpTracer, Span, get_tracer_provider
 
 from agent_kernel_otel._version import __version__
+from agent_kernel_otel.counts import group_of
 from agent_kernel_otel.faults import faults
+
+try:
+    from agent_kernel_otel.metrics import metrics_for
+except ImportError:
+
+    def metrics_for(*_a, **_k):
+        return None  # noqa
+
+
 from agent_kernel_otel.scrub import PrincipalRedactor, Redact
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider, SeverityNumber
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from agent_kernel_otel.config import InstrumentationConfig
@@ -74,7 +85,7 @@ class Decision:
 
 
 class Telemetry:
-    """The tracer and the logger of one adapter, under one configuration.
+    """The tracer, the logger and the counts of one adapter, under one configuration.
 
     Args:
         scope: Name of the instrumentation scope.
@@ -82,9 +93,13 @@ class Telemetry:
         config: The configuration.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
+        meter_provider: Where metrics go; the global provider by default.
         redact: The kernel's own redaction of a text.
 
     Attributes:
+        counts: What is counted, whether or not anything listens.
+        metrics: Where values are measured and counts exported; ``None`` where none are wanted.
+        samples: Whether spans have a sampler, which can do without some.
         principal: Principal ids in the form in which they may leave.
         span_level: Which spans are wanted, unless another level is set at run time.
         start_span: The tracer's own ``start_span``.
@@ -98,6 +113,7 @@ class Telemetry:
         *,
         tracer_provider: TracerProvider | None = None,
         logger_provider: LoggerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         redact: Redact | None = None,
     ) -> None:
         self.config = config
@@ -111,11 +127,15 @@ class Telemetry:
         self._providers: tuple[Any, Any] = (None, None)
         self.start_span: Callable[..., Span] = NoOpTracer().start_span
         self._emit: Callable[..., None] | None = None
-        self._settled = self._listening = False
+        self._settled = self._listening = self.samples = False
         self._look()
+        self.counts = group_of(system, meter_provider)
+        self.metrics = metrics_for(
+            scope, system, meter_provider, config.metrics_level, gen_ai=config.gen_ai_metrics
+        )
 
     def is_listening(self) -> bool:
-        """Whether anything that is emitted goes anywhere."""
+        """Whether spans and events go anywhere."""
         if self._settled:
             return True
         # The public getters read the environment each time, which costs more than the rest of
@@ -141,6 +161,7 @@ class Telemetry:
             self.start_span = tracer_provider.get_tracer(self._scope, __version__).start_span
             self._emit = logger_provider.get_logger(self._scope, __version__).emit
             # Without an SDK a context from outside is still to be handed on, where that is wanted.
+            self.samples = _is_real(tracer_provider)
             self._listening = any(map(_is_real, providers)) or bool(self.config.propagate_context)
             self._settled = all(map(_is_real, providers))
         except Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent_kernel_otel.weaver.by_kernel import ByKernel
+from agent_kernel_otel.by_kernel import ByKernel
 
 if TYPE_CHECKING:
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation

@@ -9,15 +9,17 @@ own (:mod:`agent_kernel_otel.weaver.invocation`).
 from __future__ import annotations
 
 from datetime import datetime
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import Link, Span
+from opentelemetry.trace import Span
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.counts import generation
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Operation
 from agent_kernel_otel.scrub import identifier, scrub_text
-from agent_kernel_otel.telemetry import Attributes, Decision
+from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
 from agent_kernel_otel.weaver.outcomes import category_of, classify
 from agent_kernel_otel.weaver.reading import (
     argument,
@@ -27,11 +29,14 @@ from agent_kernel_otel.weaver.reading import (
     read_id,
     registered,
 )
+from agent_kernel_otel.weaver.series import EXPANDED, UNSAMPLED, denial_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agent_kernel_otel.counts import Series
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+    from agent_kernel_otel.weaver.series import CapabilitySeries
 
 
 _PHASES: Final = {semconv.GRANT: "grant", semconv.EXPAND: "expand"}
@@ -40,8 +45,16 @@ _PHASES: Final = {semconv.GRANT: "grant", semconv.EXPAND: "expand"}
 class KernelCall(Operation):
     """One call of a Weaver kernel.
 
-    Attributes:
+    Args:
         instrumentation: The adapter under whose configuration it runs.
+        kernel: The kernel called.
+        name: The kind of span.
+        telling: Whether it may give spans and events; if not, it is counted only.
+
+    Attributes:
+        facts: What is known of the kernel.
+        counted: What it came to, to be counted when it ends.
+        generation: In which process it began.
         action_id: The kernel's audit id of it, once known.
         refusal_told: Whether a policy's decision to refuse it has been told.
     """
@@ -50,53 +63,82 @@ class KernelCall(Operation):
     refusal_told = False
 
     def __init__(
-        self,
-        instrumentation: WeaverInstrumentation,
-        kernel: Any,
-        name: str,
-        attributes: Attributes,
-        span_name: str | None = None,
-        links: list[Link] | None = None,
+        self, instrumentation: WeaverInstrumentation, kernel: Any, name: str, *, telling: bool
     ) -> None:
         self.instrumentation = instrumentation
-        views = instrumentation.views[name]
+        self.facts = instrumentation.kernels.of(kernel)
+        self.counted: list[Series] = []
+        self.generation = generation()
         super().__init__(
-            instrumentation.telemetry, kernel, name, attributes, views, span_name, links
+            instrumentation.telemetry, kernel, name, instrumentation.views[name], telling=telling
         )
 
-    @property
-    def about(self) -> Attributes:
-        """Whom and what the call is about: what its events say."""
-        keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
-        return {key: self.start[key] for key in keys if key in self.start}
+    def start_attributes(self) -> Attributes:
+        """What is said of the kernel."""
+        return dict(self.facts.attributes)
 
-    def describe_deferred(self, capability_id: object) -> None:
-        """Add a capability that the registry did not hold at the start.
+    def count(self, series: Series, number: int = 1) -> None:
+        """Count something that came to pass.
 
-        The kernel's own call loads it, where it is of a deferred namespace.
+        What comes after the end, such as the audit record of a closed stream, is counted too.
         """
-        if semconv.SAFETY_CLASS not in self.start:
-            describe_capability(registered(self.kernel, capability_id), self.late)
+        if self.kernel is None:
+            self.facts.counts.add(series, number)
+        else:
+            self.counted.extend([series] * number)
 
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
         if self.action_id is None and action_id:
             self.action_id = identifier(action_id)
 
+    def measure_policy(
+        self, engine: Any, phase: str, error: BaseException | None, began: int
+    ) -> None:
+        """Take the time that a decision took, where that is wanted.
+
+        Args:
+            engine: Who decided.
+            phase: ``grant`` or ``enforce``.
+            error: What it raised.
+            began: When it began, in nanoseconds of the performance counter.
+        """
+        measure = self.instrumentation.measured.policy
+        if measure is None:
+            return
+        try:
+            elapsed = perf_counter_ns() - began
+            denied = classify(error).status == "denied"
+            outcome = "allowed" if error is None else "denied" if denied else "error"
+            measure(type(engine).__name__, phase, outcome, elapsed, self.exemplar)
+        except Exception:
+            faults.swallow("measuring a decision")
+
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the call with what its caller gets: a result or an exception."""
+        outcome = classify(error)
         try:
-            if error is None:
+            if error is not None:
+                self.describe_failure(error, outcome)
+            elif self.recording:
                 self.late[semconv.STATUS] = "success"
-                if self.recording:
-                    self.describe(result)
-            else:
-                self.describe_failure(error)
-            if self.action_id is not None:
+                self.describe(result)
+            if self.recording and self.action_id is not None:
                 self.late[semconv.ACTION_ID] = self.action_id
         except Exception:
             faults.swallow(f"describing how {self.name} ended")
+        try:
+            if self.kernel is not None:
+                self.count_end(outcome, result)
+        except Exception:
+            faults.swallow(f"counting how {self.name} ended")
         self.end()
+
+    def count_end(self, outcome: Outcome, result: Any) -> None:  # noqa: ARG002 - for subclasses
+        """Count the call, once, with all that it came to."""
+        if self.unsampled:
+            self.counted.append(UNSAMPLED)
+        self.facts.counts.add_all(self.counted, self.generation)
 
     def describe(self, result: Any) -> None:
         """Add what the result tells."""
@@ -126,33 +168,111 @@ class KernelCall(Operation):
         outcome = classify(error)
         self.refusal_told = denied = outcome.status == "denied"
         code = reason_code if denied else None
+        category = category_of(code)
+        if denied:
+            self.count(denial_series(self.capability_label, category, code, phase, rule))
         decision = Decision(
             engine,
             phase,
             "denied" if denied else "error",
             reason_code=code,
-            reason_category=category_of(code),
+            reason_category=category,
             rule=rule,
             error_type=None if denied else outcome.error_type,
         )
-        self.decided(decision, self.about, started=started, span=span)
+        self.decided(decision, started=started, span=span)
 
-    def describe_failure(self, error: BaseException) -> None:
+    @property
+    def capability_label(self) -> str:
+        """The capability's id as metrics have it."""
+        return semconv.OTHER
+
+    def describe_failure(self, error: BaseException, outcome: Outcome) -> None:
         """Add what the exception tells, and emit it where it is a failure."""
-        outcome = classify(error)
         if outcome.status == "denied" and not self.refusal_told:
-            phase = _PHASES.get(self.name, "enforce")
-            self.refused(error, self.refuser(), phase, outcome.reason_code)
-        about = self.about
-        about.pop(semconv.PRINCIPAL_ID, None)
-        self.failed(error, outcome, about)
+            self.refuse(error, outcome)
+        self.failed(error, outcome)
+
+    def refuse(self, error: BaseException, outcome: Outcome) -> None:
+        """Tell of a refusal that no view has seen."""
+        phase = _PHASES.get(self.name, "enforce")
+        self.refused(error, self.refuser(), phase, outcome.reason_code)
 
     def refuser(self) -> str:
         """Who refuses where no policy engine and no token provider did."""
         return type(self.kernel).__name__
 
 
-class GrantCall(KernelCall):
+class CapabilityCall(KernelCall):
+    """A call about one capability.
+
+    Args:
+        instrumentation: As for :class:`KernelCall`.
+        kernel: As for :class:`KernelCall`.
+        name: As for :class:`KernelCall`.
+        subject: What names the capability: a request, a token or a handle.
+        principal: Who calls.
+        telling: As for :class:`KernelCall`.
+    """
+
+    def __init__(
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        name: str,
+        subject: Any,
+        principal: Any,
+        *,
+        telling: bool,
+    ) -> None:
+        self._principal = principal
+        self._capability_id = capability_id = read(subject, "capability_id")
+        known = registered(kernel, capability_id)
+        self.described = instrumentation.kernels.of(kernel).about(capability_id, known)
+        super().__init__(instrumentation, kernel, name, telling=telling)
+
+    def start_attributes(self) -> Attributes:
+        """What is said of the kernel and of the capability, and who calls."""
+        return self._with_principal(self.described.attributes)
+
+    def _with_principal(self, attributes: Attributes) -> Attributes:
+        attributes = dict(attributes)
+        who = self.telemetry.principal(read(self._principal, "principal_id"))
+        if who is not None:
+            attributes[semconv.PRINCIPAL_ID] = who
+        return attributes
+
+    @property
+    def about(self) -> Attributes:
+        """Whom and what the call is about: what its events say."""
+        keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
+        return {key: self.start[key] for key in keys if key in self.start}
+
+    @property
+    def capability_label(self) -> str:
+        """The capability's id as metrics have it."""
+        return self.series().capability
+
+    def series(self) -> CapabilitySeries:
+        """Under what it is counted."""
+        self._look_again()
+        return self.described.series
+
+    def describe_deferred(self) -> None:
+        """Add a capability that the registry did not hold at the start."""
+        if self.described.capability is None:
+            self._look_again()
+            describe_capability(self.described.capability, self.late)
+
+    def _look_again(self) -> None:
+        # The kernel's own call loads a capability of a deferred namespace.
+        if self.described.capability is None and self.kernel is not None:
+            known = registered(self.kernel, self._capability_id)
+            if known is not None:
+                self.described = self.facts.about(self._capability_id, known)
+
+
+class GrantCall(CapabilityCall):
     """``Kernel.grant_capability``."""
 
     rule: str | None = None
@@ -163,11 +283,14 @@ class GrantCall(KernelCall):
         kernel: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        *,
+        telling: bool,
     ) -> None:
         request = argument(args, kwargs, 0, "request")
         principal = argument(args, kwargs, 1, "principal")
-        attributes = instrumentation.start_attributes(kernel, request, principal)
-        super().__init__(instrumentation, kernel, semconv.GRANT, attributes)
+        super().__init__(
+            instrumentation, kernel, semconv.GRANT, request, principal, telling=telling
+        )
         content = self.telemetry.config.capture_content
         if "goals" in content:
             self._capture(semconv.GOAL, read(request, "goal"))
@@ -198,14 +321,14 @@ class GrantCall(KernelCall):
                 rule=self.rule,
                 enforced=allowed,
             ),
-            self.about,
             span=span,
         )
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the grant, and remember it for the invocations to come, sampled or not."""
         try:
-            token_id = None if error is not None else read_id(result.token, "token_id")
+            wanted = self.telling and error is None
+            token_id = read_id(result.token, "token_id") if wanted else None
             if token_id is not None:
                 context = self.span.get_span_context()
                 self.instrumentation.grants.remember(token_id, context, self.rule)
@@ -214,16 +337,21 @@ class GrantCall(KernelCall):
             faults.swallow("remembering a grant")
         super().finish(result, error)
 
+    def count_end(self, outcome: Outcome, result: Any) -> None:
+        """Count the grant by how it ended."""
+        self.counted.append(self.series().grants[outcome.status])
+        super().count_end(outcome, result)
+
     def describe(self, result: Any) -> None:
         """Add how long the token is valid."""
         token = result.token
         expires_at, issued_at = read(token, "expires_at"), read(token, "issued_at")
         if isinstance(expires_at, datetime) and isinstance(issued_at, datetime):
             self.late[semconv.TOKEN_TTL] = (expires_at - issued_at).total_seconds()
-        self.describe_deferred(read(token, "capability_id"))
+        self.describe_deferred()
 
 
-class ExpandCall(KernelCall):
+class ExpandCall(CapabilityCall):
     """``Kernel.expand``."""
 
     def __init__(
@@ -232,13 +360,27 @@ class ExpandCall(KernelCall):
         kernel: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        *,
+        telling: bool,
     ) -> None:
-        handle = argument(args, kwargs, 0, "handle")
-        attributes = instrumentation.start_attributes(kernel, handle, kwargs.get("principal"))
-        handle_id = read_id(handle, "handle_id")
+        self._handle = handle = argument(args, kwargs, 0, "handle")
+        principal = kwargs.get("principal")
+        super().__init__(
+            instrumentation, kernel, semconv.EXPAND, handle, principal, telling=telling
+        )
+
+    def start_attributes(self) -> Attributes:
+        """Add the handle."""
+        attributes = super().start_attributes()
+        handle_id = read_id(self._handle, "handle_id")
         if handle_id is not None:
             attributes[semconv.HANDLE_ID] = handle_id
-        super().__init__(instrumentation, kernel, semconv.EXPAND, attributes)
+        return attributes
+
+    def count_end(self, outcome: Outcome, result: Any) -> None:
+        """Count the expansion by how it ended."""
+        self.counted.append(EXPANDED[outcome.status])
+        super().count_end(outcome, result)
 
     def describe(self, result: Any) -> None:
         """Add what the frame tells."""
@@ -262,9 +404,10 @@ class DiscoverCall(KernelCall):
         kernel: Any,
         args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
         kwargs: Mapping[str, Any],  # noqa: ARG002
+        *,
+        telling: bool,
     ) -> None:
-        attributes = dict(instrumentation.kernels.of(kernel).attributes)
-        super().__init__(instrumentation, kernel, semconv.DISCOVER, attributes)
+        super().__init__(instrumentation, kernel, semconv.DISCOVER, telling=telling)
 
     def describe(self, result: Any) -> None:
         """Add how much was found."""
@@ -282,11 +425,16 @@ class ImportCall(KernelCall):
         kernel: Any,
         args: Sequence[Any],  # noqa: ARG002 - all calls are made alike
         kwargs: Mapping[str, Any],
+        *,
+        telling: bool,
     ) -> None:
-        attributes = dict(instrumentation.kernels.of(kernel).attributes)
-        policy = identifier(kwargs.get("trust_policy", "most_restrictive"))
-        attributes[semconv.FEDERATION_TRUST_POLICY] = policy or ""
-        super().__init__(instrumentation, kernel, semconv.IMPORT, attributes)
+        self._trust_policy = kwargs.get("trust_policy", "most_restrictive")
+        super().__init__(instrumentation, kernel, semconv.IMPORT, telling=telling)
+
+    def start_attributes(self) -> Attributes:
+        """Add the trust policy."""
+        trust_policy = identifier(self._trust_policy) or ""
+        return {**super().start_attributes(), semconv.FEDERATION_TRUST_POLICY: trust_policy}
 
     def describe(self, result: Any) -> None:
         """Add how much was imported."""

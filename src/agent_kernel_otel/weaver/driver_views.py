@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator
 from inspect import isasyncgen
 from typing import Any
 
-from opentelemetry.trace import Span
-
 from agent_kernel_otel.operation import Aside, context_of
-from agent_kernel_otel.weaver.invocation import InvokeCall
+from agent_kernel_otel.weaver.invocation import Attempt, InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.propagation import run_as
 
@@ -59,18 +57,18 @@ class DriverView:
         call = self._call
         if call.action_id is None:
             _note_action(call, args, kwargs)
-        span = call.attempting(self._tried_as)
+        attempt = call.attempting(self._tried_as)
         try:
-            with Aside(context_of(span)):
+            with Aside(context_of(attempt.span)):
                 driver = self._driver
                 senders = call.instrumentation.senders
-                if senders:
+                if senders and call.telling:
                     driver = run_as(driver, senders)
                 result = await driver.execute(*args, **kwargs)
         except BaseException as error:
-            call.attempted(span, error)
+            call.attempted(attempt, error)
             raise
-        call.attempted(span, None)
+        call.attempted(attempt, None)
         return result
 
 
@@ -83,34 +81,34 @@ class StreamingDriverView(DriverView):
         """One attempt, from the call to the end of its chunks."""
         call = self._call
         _note_action(call, args, kwargs)
-        span = call.attempting(self._tried_as)
+        attempt = call.attempting(self._tried_as)
         try:
-            with Aside(context_of(span)):
+            with Aside(context_of(attempt.span)):
                 chunks = self._driver.execute_stream(*args, **kwargs)
         except BaseException as error:
-            call.attempted(span, error)
+            call.attempted(attempt, error)
             raise
         if not hasattr(chunks, "__aiter__"):
             # Not a stream: the kernel fails over it, with the error that it has for this.
             return chunks
-        return _chunks_of_attempt(call, span, chunks)
+        return _chunks_of_attempt(call, attempt, chunks)
 
 
 async def _chunks_of_attempt(
-    call: InvokeCall, span: Span | None, chunks: AsyncIterator[Any]
+    call: InvokeCall, attempt: Attempt, chunks: AsyncIterator[Any]
 ) -> AsyncIterator[Any]:
     """Pass the chunks on; the driver's span is current in each step, and never in between."""
     iterator = chunks.__aiter__()
-    aside = Aside(context_of(span))
+    aside = Aside(context_of(attempt.span))
     while True:
         try:
             with aside:
                 chunk = await iterator.__anext__()
         except StopAsyncIteration:
-            call.attempted(span, None)
+            call.attempted(attempt, None)
             return
         except BaseException as error:
-            call.attempted(span, error)
+            call.attempted(attempt, error)
             raise
         try:
             yield chunk
@@ -122,7 +120,7 @@ async def _chunks_of_attempt(
                     with aside:
                         await iterator.aclose()
             finally:
-                call.attempted(span, None)
+                call.attempted(attempt, None)
             raise
 
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
-from agent_kernel_otel.operation import Views
-from agent_kernel_otel.telemetry import Attributes, Telemetry
+from agent_kernel_otel.telemetry import Telemetry
 from agent_kernel_otel.weaver.grants import GrantLedger
 from agent_kernel_otel.weaver.kernels import KernelTable
+from agent_kernel_otel.weaver.measuring import Measured
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
-from agent_kernel_otel.weaver.reading import read, registered
 from agent_kernel_otel.weaver.sessions import SessionNames
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from agent_kernel_otel.weaver.propagation import DriverSelf
@@ -35,17 +35,22 @@ class WeaverInstrumentation:
         first_met: Called with each kernel when it is met for the first time.
         tracer_provider: Where spans go; the global provider by default.
         logger_provider: Where log events go; the global provider by default.
+        meter_provider: Where metrics go; the global provider by default.
+
+    Attributes:
+        measured: Takes the times that the metrics level asks for.
     """
 
     def __init__(
         self,
         config: InstrumentationConfig,
-        views: Mapping[str, Views],
+        views: Mapping[str, Mapping[str, Any]],
         senders: Mapping[str, type[DriverSelf]],
         first_met: Callable[[Any], None],
         *,
         tracer_provider: TracerProvider | None = None,
         logger_provider: LoggerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         self.telemetry = Telemetry(
             semconv.SCOPE_WEAVER,
@@ -53,31 +58,20 @@ class WeaverInstrumentation:
             config,
             tracer_provider=tracer_provider,
             logger_provider=logger_provider,
+            meter_provider=meter_provider,
             redact=_kernel_redact,
         )
+        self.measured = Measured(self.telemetry.metrics)
         self.grants = GrantLedger()
-        self.kernels = KernelTable(semconv.SYSTEM_WEAVER, SessionNames(config.session), first_met)
+        self.kernels = KernelTable(
+            semconv.SYSTEM_WEAVER,
+            SessionNames(config.session),
+            first_met,
+            self.telemetry.counts,
+            config.capability_id_limit,
+        )
         self.views = views
         self.senders = senders
-
-    def start_attributes(
-        self, kernel: Any, subject: Any, principal: Any, *, as_tool: bool = False
-    ) -> Attributes:
-        """What is known when a call starts, for the caller to add to.
-
-        Args:
-            kernel: The kernel called.
-            subject: What names the capability: a request, a token or a handle.
-            principal: Who calls.
-            as_tool: Whether to add what backends that know the GenAI conventions look for.
-        """
-        capability_id = read(subject, "capability_id")
-        capability = registered(kernel, capability_id)
-        attributes = self.kernels.of(kernel).about(capability_id, capability, as_tool=as_tool)
-        who = self.telemetry.principal(read(principal, "principal_id"))
-        if who is not None:
-            attributes[semconv.PRINCIPAL_ID] = who
-        return attributes
 
 
 def _kernel_redact(text: str) -> str:

@@ -26,14 +26,13 @@ from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.patching import KernelPatches, missing_requests, missing_seams
 from agent_kernel_otel.weaver.propagation import warn_without_effect
-from agent_kernel_otel.weaver.targets import senders_for, views_for
+from agent_kernel_otel.weaver.reading import kernel_class_of
+from agent_kernel_otel.weaver.targets import VIEWS, senders_for
 
 _logger = logging.getLogger(__name__)
 
-_LOADER_KEYWORDS: Final = frozenset(
-    {"skip_dep_check", "raise_exception_on_conflict", "meter_provider"}
-)
-"""What OpenTelemetry's loader and conventions pass besides our settings."""
+_LOADER_KEYWORDS: Final = frozenset({"skip_dep_check", "raise_exception_on_conflict"})
+"""What OpenTelemetry's loader passes besides our settings."""
 _AUTOMATIC: Final = frozenset({"skip_dep_check", "declared"})
 """What the loader, and the configuration file, pass and nobody else."""
 
@@ -41,8 +40,8 @@ _AUTOMATIC: Final = frozenset({"skip_dep_check", "declared"})
 class KernelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Traces every Weaver kernel of the process, made before or after.
 
-    Keywords of ``instrument()``: ``tracer_provider`` and ``logger_provider`` (the global ones by
-    default), ``config`` (an :class:`InstrumentationConfig`), or its settings one by one, which
+    Keywords of ``instrument()``: ``tracer_provider``, ``logger_provider`` and ``meter_provider``
+    (the global ones by default), ``config`` (an :class:`InstrumentationConfig`), or its settings one by one, which
     win over the configuration file and ``OTEL_AGENT_KERNEL_*``. An unknown keyword or a value that
     cannot be read raises :class:`agent_kernel_otel.ConfigurationError`.
     """
@@ -101,7 +100,7 @@ def instrument_kernel(kernel: Any, **settings: Any) -> None:
         TypeError: It is no Weaver kernel.
         ConfigurationError: A setting is unknown or its value cannot be read.
     """
-    kernel_class = _kernel_class_of(kernel)
+    kernel_class = kernel_class_of(kernel)
     with _switch.lock:
         if settings or not activation.chosen(kernel):
             if settings or activation.everywhere is None:
@@ -121,7 +120,7 @@ def uninstrument_kernel(kernel: Any) -> None:
     Raises:
         TypeError: It is no Weaver kernel.
     """
-    _kernel_class_of(kernel)
+    kernel_class_of(kernel)
     with _switch.lock:
         if activation.everywhere is None:
             activation.forget(kernel)
@@ -153,6 +152,7 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     settings = {name: value for name, value in settings.items() if name not in _LOADER_KEYWORDS}
     tracer_provider = settings.pop("tracer_provider", None)
     logger_provider = settings.pop("logger_provider", None)
+    meter_provider = settings.pop("meter_provider", None)
     config = settings.pop("config", None)
     declared = settings.pop("declared", None)
     block = Declared.as_block(declared) if declared is not None else None
@@ -165,11 +165,12 @@ def _configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
     paths = config.propagate_context
     return WeaverInstrumentation(
         config,
-        views_for(paths),
+        VIEWS,
         senders_for(paths),
         lambda kernel: _warn_of_what_is_missing(kernel, paths),
         tracer_provider=tracer_provider,
         logger_provider=logger_provider,
+        meter_provider=meter_provider,
     )
 
 
@@ -179,16 +180,6 @@ def _fields(config: InstrumentationConfig | None) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
-def _kernel_class_of(kernel: Any) -> type:
-    for kind in type(kernel).__mro__:
-        if kind.__name__ == "Kernel" and kind.__module__.partition(".")[0] in IMPORT_NAMES:
-            return kind
-    raise TypeError(
-        f"expected a weaver_kernel.Kernel, got {type(kernel).__module__}."
-        f"{type(kernel).__qualname__}; pass the kernel itself"
-    )
-
-
 def _warn_of_what_is_missing(kernel: Any, paths: frozenset[str]) -> None:
     missing = [name for name in missing_seams(kernel) if name not in _warned_of]
     if missing:
@@ -196,7 +187,7 @@ def _warn_of_what_is_missing(kernel: Any, paths: frozenset[str]) -> None:
         _logger.warning(
             "this release of the kernel has no %s; some spans will be missing", ", ".join(missing)
         )
-    for path, name in missing_requests(_kernel_class_of(kernel), paths) if paths else ():
+    for path, name in missing_requests(kernel_class_of(kernel), paths) if paths else ():
         warn_without_effect(path, f"this release of the kernel has no {name}")
 
 

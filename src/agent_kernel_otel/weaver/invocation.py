@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from time import monotonic, time_ns
+from dataclasses import dataclass
+from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Span
+from opentelemetry.trace import Link, Span
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
-from agent_kernel_otel.telemetry import Attributes, Decision
-from agent_kernel_otel.weaver.calls import KernelCall
+from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
+from agent_kernel_otel.weaver.calls import CapabilityCall
 from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
     mode_of,
@@ -19,32 +21,54 @@ from agent_kernel_otel.weaver.reading import (
     read_id,
     redactions_in,
 )
+from agent_kernel_otel.weaver.series import UNSAMPLED, attempt_series, exhaustion_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agent_kernel_otel.weaver.grants import Grant
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 
 
-class InvokeCall(KernelCall):
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of a driver.
+
+    Attributes:
+        driver_id: The driver's id.
+        span: Its span, if it has one.
+        began: When it began, in nanoseconds of the performance counter.
+        settled: Whether it has been told how it ended.
+    """
+
+    driver_id: str
+    span: Span | None
+    began: int
+    settled: bool = False
+
+
+class InvokeCall(CapabilityCall):
     """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``.
 
     Attributes:
         stream: Whether it is a stream.
         firewall_done: Whether a stream's failure came after the firewall's part, or from outside.
+        token_accepted: Whether the token is known to have been accepted.
         reached_drivers: Whether the kernel got as far as looking up drivers.
     """
 
     firewall_done = False
+    token_accepted = False
     reached_drivers = False
     _attempts = 0
-    _open_attempt: Span | None = None
+    _open_attempt: Attempt | None = None
     _driver_id: str | None = None
     _driver_failed = False
-    _late_attempt: tuple[Span, int] | None = None
-    _downgrade: str | None = None
+    _late_attempt: tuple[Attempt, int, int] | None = None
+    _suggested: str | None = None
+    _budget_downgraded = False
     _mode: str | None = None
-    _firewall_mode: str | None = None
+    _last_frame: Any = None
     _firewall_began: int | None = None
     _facts = 0
     _rows = 0
@@ -57,48 +81,65 @@ class InvokeCall(KernelCall):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         *,
+        telling: bool,
         stream: bool = False,
     ) -> None:
-        telemetry = instrumentation.telemetry
+        self._began = perf_counter_ns()
         self.stream = stream
         self._token = token = args[0] if args else kwargs.get("token")
-        self._principal: Any = kwargs.get("principal")
+        self._args = kwargs.get("args")
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
-        self._dry_run = dry_run = bool(kwargs.get("dry_run"))
-
-        attributes = instrumentation.start_attributes(
-            kernel, token, self._principal, as_tool=not dry_run
-        )
-        attributes[semconv.DRY_RUN] = dry_run
-        attributes[semconv.STREAM] = stream
-        if self._asked_mode is not None:
-            attributes[semconv.REQUESTED_RESPONSE_MODE] = self._asked_mode
-        session = instrumentation.kernels.session_of(kernel)
-        if session is not None:
-            attributes[semconv.SESSION] = session
-        token_id = read_id(token, "token_id")
-        grant = instrumentation.grants.find(token_id)
-        if token_id is not None:
-            attributes[semconv.TOKEN_ID] = token_id
-        if grant is not None:
-            attributes[semconv.GRANT_AGE] = monotonic() - grant.granted_at
-            if grant.rule is not None:
-                attributes[semconv.GRANT_RULE] = grant.rule
-        span_name = None
-        if telemetry.config.span_naming == "gen_ai" and not dry_run:
-            span_name = f"{semconv.EXECUTE_TOOL} {attributes.get(semconv.CAPABILITY_ID, '_OTHER')}"
+        self._dry_run = bool(kwargs.get("dry_run"))
+        self._grant: Grant | None = None
         super().__init__(
             instrumentation,
             kernel,
             semconv.INVOKE,
-            attributes,
-            span_name,
-            None if grant is None else grant.links(),
+            token,
+            kwargs.get("principal"),
+            telling=telling,
         )
-        if "arguments" in telemetry.config.capture_content and "args" in kwargs:
+        if not self._dry_run:
+            self._active = self.described.series.active
+            self.facts.counts.begin(self._active)
+
+    def start_attributes(self) -> Attributes:
+        """Add the token, where it was granted, and what is asked for."""
+        described, dry_run = self.described, self._dry_run
+        attributes = self._with_principal(
+            described.attributes if dry_run else described.tool_attributes
+        )
+        attributes[semconv.DRY_RUN] = dry_run
+        attributes[semconv.STREAM] = self.stream
+        if self._asked_mode is not None:
+            attributes[semconv.REQUESTED_RESPONSE_MODE] = self._asked_mode
+        session = self.instrumentation.kernels.session_of(self.kernel)
+        if session is not None:
+            attributes[semconv.SESSION] = session
+        token_id = read_id(self._token, "token_id")
+        if token_id is not None:
+            attributes[semconv.TOKEN_ID] = token_id
+        self._grant = grant = self.instrumentation.grants.find(token_id)
+        if grant is not None:
+            attributes[semconv.GRANT_AGE] = monotonic() - grant.granted_at
+            if grant.rule is not None:
+                attributes[semconv.GRANT_RULE] = grant.rule
+        config = self.telemetry.config
+        if "arguments" in config.capture_content and self._args is not None:
             self.late[semconv.GEN_AI_TOOL_CALL_ARGUMENTS] = scrub_content(
-                kwargs["args"], telemetry.redact
+                self._args, self.telemetry.redact
             )
+        return attributes
+
+    def span_name(self) -> str:
+        """The founding request's name, or that of the GenAI convention."""
+        if self.telemetry.config.span_naming != "gen_ai" or self._dry_run:
+            return self.name
+        return f"{semconv.EXECUTE_TOOL} {self.start.get(semconv.CAPABILITY_ID, semconv.OTHER)}"
+
+    def links(self) -> list[Link] | None:
+        """The grant of the token, where this process made it."""
+        return None if self._grant is None else self._grant.links()
 
     # Told by the views ----------------------------------------------------------------------
 
@@ -123,7 +164,7 @@ class InvokeCall(KernelCall):
             return
         if error is None:
             decision = Decision(engine, "enforce", "allowed")
-            self.decided(decision, self.about, started=started, span=span)
+            self.decided(decision, started=started, span=span)
             return
         code = token_reason_of(
             error,
@@ -136,36 +177,75 @@ class InvokeCall(KernelCall):
         if self.refusal_told and code is not None:
             self.late[semconv.REASON_CODE] = code
 
-    def attempting(self, driver_id: object) -> Span | None:
-        """Open the span of a driver attempt."""
+    def refuse(self, error: BaseException, outcome: Outcome) -> None:
+        """Tell of a refusal that no view has seen: of a token that was not looked at, or later."""
+        if self.token_accepted:
+            super().refuse(error, outcome)
+            return
+        expected = {
+            "expected_principal_id": read(self._principal, "principal_id"),
+            "expected_capability_id": self._capability_id,
+        }
+        self.enforced(error, vars(self.kernel).get("_token_provider"), expected, 0, None)
+
+    def attempting(self, driver_id: object) -> Attempt:
+        """Begin a driver's attempt, and its span."""
         if self._late_attempt is not None:
             self._settle_attempts(cancelled=False)
         self._attempts += 1
-        self._driver_id = identifier(driver_id) or ""
-        self._open_attempt = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: self._driver_id})
-        return self._open_attempt
+        self._driver_id = name = identifier(driver_id) or ""
+        span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
+        self._open_attempt = attempt = Attempt(name, span, perf_counter_ns())
+        return attempt
 
-    def attempted(self, span: Span | None, error: BaseException | None) -> None:
-        """End the span of a driver attempt.
+    def attempted(self, attempt: Attempt, error: BaseException | None) -> None:
+        """End a driver's attempt.
 
         The kernel's deadline cancels an attempt just as a cancelled invocation does. Which of
-        the two it was shows in what the kernel does next, so the span waits for that.
+        the two it was shows in what the kernel does next, so the attempt waits for that.
         """
-        if span is None:
-            return
-        self._open_attempt = None
+        if self._open_attempt is attempt:
+            self._open_attempt = None
         if error is None:
-            self.close_child(span, {semconv.STATUS: "success"})
+            self._settle(attempt, "success")
             return
         outcome = classify(error)
         if outcome.status == "cancelled":
-            self._late_attempt = (span, time_ns())
+            self._late_attempt = (attempt, time_ns(), perf_counter_ns())
             return
         self._driver_failed = True
-        late: Attributes = {semconv.STATUS: "error"}
-        if outcome.error_type is not None:
-            late[semconv.ERROR_TYPE] = outcome.error_type
-        self.close_child(span, late, failed=True)
+        self._settle(attempt, "error", outcome.error_type)
+
+    def _settle(
+        self,
+        attempt: Attempt,
+        status: str,
+        error_type: str | None = None,
+        ended: int | None = None,
+        ended_at: int | None = None,
+    ) -> None:
+        """Tell how an attempt ended, once.
+
+        Args:
+            attempt: The attempt.
+            status: How it ended.
+            error_type: What it raised.
+            ended: When, in nanoseconds of the performance counter; now by default.
+            ended_at: The same in nanoseconds since the epoch, for its span.
+        """
+        if attempt.settled:
+            return
+        attempt.settled = True
+        self.count(attempt_series(attempt.driver_id, status, error_type))
+        measured = self.instrumentation.measured
+        if measured.driver is not None:
+            elapsed = (perf_counter_ns() if ended is None else ended) - attempt.began
+            measured.driver(attempt.driver_id, status, elapsed, self.exemplar)
+        if attempt.span is not None:
+            late: Attributes = {semconv.STATUS: status}
+            if error_type is not None:
+                late[semconv.ERROR_TYPE] = error_type
+            self.close_child(attempt.span, late, failed=status == "error", end_time=ended_at)
 
     def _settle_attempts(self, *, cancelled: bool) -> None:
         """End the attempts that wait for the invocation to go on or to end.
@@ -175,35 +255,41 @@ class InvokeCall(KernelCall):
                 otherwise it was the kernel's deadline that cancelled the attempt.
         """
         if self._late_attempt is not None:
-            span, ended = self._late_attempt
+            attempt, ended_at, ended = self._late_attempt
             self._late_attempt = None
             self._driver_failed = not cancelled
-            late: Attributes = {
-                semconv.STATUS: "cancelled" if cancelled else "error",
-                semconv.ERROR_TYPE: "CancelledError" if cancelled else "TimeoutError",
-            }
-            self.close_child(span, late, failed=not cancelled, end_time=ended)
+            status, kind = (
+                ("cancelled", "CancelledError") if cancelled else ("error", "TimeoutError")
+            )
+            self._settle(attempt, status, kind, ended, ended_at)
         if self._open_attempt is None:
             return
-        span, self._open_attempt = self._open_attempt, None
+        attempt, self._open_attempt = self._open_attempt, None
         if cancelled and not self.stream:
             # Torn down with the invocation, which came first.
-            late = {semconv.STATUS: "cancelled", semconv.ERROR_TYPE: "CancelledError"}
+            self._settle(attempt, "cancelled", "CancelledError")
         else:
             # A stream's driver that the kernel leaves open; the event loop closes it later, or
             # never does. It did what it was asked to.
-            late = {semconv.STATUS: "success"}
-        self.close_child(span, late)
+            self._settle(attempt, "success")
 
     def suggested(self, requested: object, suggestion: object) -> None:
         """Take note of the response mode that the budget suggests."""
-        self._mode = mode_of(suggestion)
+        self._suggested = self._mode = mode_of(suggestion)
         if self._mode != mode_of(requested):
-            self._downgrade = "budget"
+            self._budget_downgraded = True
 
-    def transforming(self, mode: object) -> None:
-        """Take note of the response mode that the firewall was asked for."""
-        self._firewall_mode = mode_of(mode)
+    def measure_firewall(self, frame: Any, began: int) -> None:
+        """Take the time that the firewall took, where that is wanted.
+
+        Args:
+            frame: What it made, if it did.
+            began: When it began, in nanoseconds of the performance counter.
+        """
+        measure = self.instrumentation.measured.firewall
+        if measure is not None:
+            elapsed = perf_counter_ns() - began
+            measure(mode_of(read(frame, "response_mode")), elapsed, self.exemplar)
 
     def firewall_began(self) -> None:
         """Take note that a stream's frames come from the firewall from now on."""
@@ -224,17 +310,65 @@ class InvokeCall(KernelCall):
 
     def add_frame(self, frame: Any) -> None:
         """Count a frame: the only one, or the next one of a stream."""
-        if self.action_id is None:
-            self.acts_as(frame.action_id)
-        self._mode = mode_of(frame.response_mode)
-        self._facts += len(frame.facts)
-        self._rows += len(frame.table_preview)
+        self._last_frame = frame
         if frame.warnings:
             self._redactions += redactions_in(frame)
+        if self.recording:
+            if self.action_id is None:
+                self.acts_as(frame.action_id)
+            self._facts += len(frame.facts)
+            self._rows += len(frame.table_preview)
+
+    def first_frame(self) -> None:
+        """Take note of how long a stream took to give its first frame."""
+        elapsed = (perf_counter_ns() - self._began) / 1e6
+        self.late[semconv.TIME_TO_FIRST_CHUNK] = elapsed
+        measured = self.instrumentation.measured
+        if measured.first_chunk is not None:
+            measured.first_chunk(self.series().first_chunk_labels, elapsed, self.exemplar)
+
+    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
+        """End the invocation; what its result tells is counted whether or not it is recorded."""
+        try:
+            self._settle_attempts(cancelled=classify(error).status == "cancelled")
+            if error is None and not self.stream and not self._dry_run:
+                self.add_frame(result)
+            if self._last_frame is not None:
+                self._mode = mode_of(self._last_frame.response_mode)
+        except Exception:
+            faults.swallow("reading what an invocation came to")
+        super().finish(result, error)
+
+    def count_end(self, outcome: Outcome, result: Any) -> None:
+        """Count the invocation, once, with all that it came to, and how long it took."""
+        series, counted, status = self.series(), self.counted, outcome.status
+        if self._dry_run:
+            counted.append(series.dry_run)
+            super().count_end(outcome, result)
+            return
+        counted.append(series.invocations[status])
+        if self._attempts > 1:
+            counted.append(series.fallback)
+        if self._redactions:
+            counted.append(series.redaction)
+        reason = self._downgrade_reason()
+        if reason is not None:
+            counted.append(series.downgrades[reason])
+        if outcome.error_type == "BudgetExhausted" and not self.reached_drivers:
+            session = self.instrumentation.kernels.session_of(self.kernel)
+            if session is not None:
+                counted.append(exhaustion_series(session))
+        if self.unsampled:
+            counted.append(UNSAMPLED)
+        if not self.facts.counts.end(self._active, counted, self.generation):
+            return
+        measured = self.instrumentation.measured
+        if measured.invocation is not None:
+            elapsed = (perf_counter_ns() - self._began) / 1e6
+            measured.invocation(series, outcome, elapsed, self.exemplar)
 
     def describe(self, result: Any) -> None:
         """Add what the frame tells, or what the dry run would do."""
-        self._settle_attempts(cancelled=False)
         if self._firewall_began is not None:
             self._tell_stream_firewall(self._firewall_began, None)
         late = self.late
@@ -242,8 +376,6 @@ class InvokeCall(KernelCall):
             late[semconv.RESPONSE_MODE] = mode_of(result.response_mode) or ""
             return
         if result is not None:
-            if not self.stream:
-                self.add_frame(result)
             if result.handle is not None:
                 late[semconv.HANDLE_ID] = identifier(result.handle.handle_id) or ""
             self._capture_result(result)
@@ -254,14 +386,13 @@ class InvokeCall(KernelCall):
         late[semconv.REDACTIONS] = self._redactions
         self._describe_course()
 
-    def describe_failure(self, error: BaseException) -> None:
+    def describe_failure(self, error: BaseException, outcome: Outcome) -> None:
         """Add what came to pass before the exception, and the exception."""
-        self._settle_attempts(cancelled=classify(error).status == "cancelled")
         if self.recording and not self._dry_run:
             if self._firewall_began is not None:
                 self._tell_stream_firewall(self._firewall_began, error)
             self._describe_course()
-        super().describe_failure(error)
+        super().describe_failure(error, outcome)
 
     def _describe_course(self) -> None:
         """Add drivers, fallback, downgrade and ids, which a failure has as well."""
@@ -275,22 +406,24 @@ class InvokeCall(KernelCall):
         late[semconv.DOWNGRADED] = reason is not None
         if reason is not None:
             late[semconv.DOWNGRADE_REASON] = reason
-        self.describe_deferred(read(self._token, "capability_id"))
+        self.describe_deferred()
 
     def _downgrade_reason(self) -> str | None:
+        """What made the response mode stricter, the last cause of several."""
         if not self.reached_drivers:
             return None  # refused before a response mode came to matter
-        got, given = self._mode, self._firewall_mode
-        if got == given == self._asked_mode and self._downgrade is None:
+        asked, got = self._asked_mode, self._mode
+        if got == asked or (got is None and asked != "raw"):
             return None
-        gated = self._asked_mode == "raw" and "admin" not in self._principal.roles
-        if given is not None and got is not None and got != given:
+        gated = asked == "raw" and "admin" not in (read(self._principal, "roles") or ())
+        gated_by_kernel = gated and "_budget_manager" in vars(self.kernel)
+        given = self._suggested or ("summary" if gated_by_kernel else asked)
+        if got is not None and got != given:
             # Older kernels leave the admin gate to the firewall (weaver-kernel 0.3 to 0.5).
             return "admin_gate" if given == "raw" and gated else "firewall"
-        if self._downgrade is not None:
-            return self._downgrade
-        gate_is_in_kernel = "_budget_manager" in vars(self.kernel)
-        return "admin_gate" if gated and gate_is_in_kernel else None
+        if self._budget_downgraded:
+            return "budget"
+        return "admin_gate" if gated_by_kernel else None
 
     def _capture_result(self, frame: Any) -> None:
         if "results" not in self.telemetry.config.capture_content:

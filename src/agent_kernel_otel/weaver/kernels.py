@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.by_kernel import ByKernel
+from agent_kernel_otel.counts import CountGroup, Counts
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
-from agent_kernel_otel.weaver.by_kernel import ByKernel
-from agent_kernel_otel.weaver.reading import describe_capability
+from agent_kernel_otel.weaver.reading import describe_capability, read
+from agent_kernel_otel.weaver.series import CapabilitySeries, capability_series
 from agent_kernel_otel.weaver.sessions import SessionNames
 
 
 @dataclass(slots=True)
-class _Described:
-    """A capability's attributes, and what they were made of."""
+class Described:
+    """What is said and counted of a capability, and what that was made of.
+
+    Attributes:
+        attributes: Of an operation on it. Not to be changed.
+        tool_attributes: The same, with what backends that know the GenAI conventions look for.
+        series: What is counted of it.
+    """
 
     capability: Any
     safety_class: Any
@@ -25,6 +33,7 @@ class _Described:
     description: Any
     attributes: Attributes
     tool_attributes: Attributes
+    series: CapabilitySeries
 
     def still_holds(self, capability: Any) -> bool:
         """Whether the capability is the same and has not been changed."""
@@ -37,11 +46,13 @@ class _Described:
 
 
 class KernelFacts:
-    """One kernel's own attributes, and those of its capabilities.
+    """One kernel's counts and its own attributes, and those of its capabilities.
 
     Args:
         kernel: The kernel; not kept.
         system: Value of ``agent_kernel.system``.
+        counts: What is counted of the kernel.
+        capability_limit: How many capabilities of the process metrics tell apart.
 
     Attributes:
         attributes: What is said of the kernel itself. Not to be changed.
@@ -49,59 +60,62 @@ class KernelFacts:
 
     _REMEMBERED: Final = 1_000
 
-    def __init__(self, kernel: Any, system: str) -> None:
+    def __init__(self, kernel: Any, system: str, counts: Counts, capability_limit: int) -> None:
+        self.counts = counts
         self.attributes: Attributes = {semconv.SYSTEM: system}
         kernel_id = identifier(vars(kernel).get("_kernel_id"))
         if kernel_id is not None:
             self.attributes[semconv.KERNEL_ID] = kernel_id
-        self._capabilities: dict[str, _Described] = {}
+        self._capability_limit = capability_limit
+        self._capabilities: dict[str, Described] = {}
 
-    def about(self, capability_id: object, capability: Any, *, as_tool: bool) -> Attributes:
-        """Attributes of an operation on a capability, for the caller to add to.
+    def about(self, capability_id: object, capability: Any) -> Described:
+        """What is said and counted of an operation on a capability.
 
         Args:
             capability_id: The id asked for; anything.
             capability: The capability of that id, ``None`` where the kernel does not know it.
-            as_tool: Whether to add what backends that know the GenAI conventions look for.
         """
-        if type(capability_id) is str and capability is not None:
-            known = self._capabilities.get(capability_id)
-            if known is None or not known.still_holds(capability):
-                known = self._describe(capability_id, capability)
-            return dict(known.tool_attributes if as_tool else known.attributes)
-        return self._attributes_of(capability_id, capability, as_tool=as_tool)
+        if type(capability_id) is not str or capability is None:
+            return self._describe(capability_id, capability)
+        known = self._capabilities.get(capability_id)
+        if known is None or not known.still_holds(capability):
+            known = self._describe(capability_id, capability)
+            if len(self._capabilities) >= self._REMEMBERED:
+                self._capabilities.clear()
+            self._capabilities[capability_id] = known
+        return known
 
-    def _describe(self, capability_id: str, capability: Any) -> _Described:
-        described = _Described(
-            capability,
-            capability.safety_class,
-            capability.sensitivity,
-            capability.description,
-            self._attributes_of(capability_id, capability, as_tool=False),
-            self._attributes_of(capability_id, capability, as_tool=True),
-        )
-        if len(self._capabilities) >= self._REMEMBERED:
-            self._capabilities.clear()
-        self._capabilities[capability_id] = described
-        return described
-
-    def _attributes_of(
-        self, capability_id: object, capability: Any, *, as_tool: bool
-    ) -> Attributes:
-        attributes = dict(self.attributes)
+    def _describe(self, capability_id: object, capability: Any) -> Described:
         name = identifier(capability_id)
+        attributes = dict(self.attributes)
         if name is not None:
             attributes[semconv.CAPABILITY_ID] = name
         describe_capability(capability, attributes)
-        if as_tool:
-            attributes[semconv.GEN_AI_OPERATION_NAME] = semconv.EXECUTE_TOOL
-            attributes[semconv.GEN_AI_TOOL_TYPE] = "function"
-            if name is not None:
-                attributes[semconv.GEN_AI_TOOL_NAME] = name
-            description = identifier(getattr(capability, "description", None))
-            if description:
-                attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = description
-        return attributes
+        tool_attributes = {
+            **attributes,
+            semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL,
+            semconv.GEN_AI_TOOL_TYPE: "function",
+        }
+        if name is not None:
+            tool_attributes[semconv.GEN_AI_TOOL_NAME] = name
+        description = identifier(read(capability, "description"))
+        if description:
+            tool_attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = description
+        safety_class = attributes.get(semconv.SAFETY_CLASS)
+        return Described(
+            capability,
+            read(capability, "safety_class"),
+            read(capability, "sensitivity"),
+            read(capability, "description"),
+            attributes,
+            tool_attributes,
+            capability_series(
+                None if capability is None else name,
+                None if safety_class is None else str(safety_class),
+                self._capability_limit,
+            ),
+        )
 
 
 class KernelTable:
@@ -111,15 +125,24 @@ class KernelTable:
         system: Value of ``agent_kernel.system``.
         sessions: Names the budget sessions.
         first_met: Called with each kernel when it is met for the first time.
+        group: What is counted of all of them.
+        capability_limit: How many capabilities of the process metrics tell apart.
 
     Attributes:
         met: How many kernels there have been.
     """
 
     def __init__(
-        self, system: str, sessions: SessionNames, first_met: Callable[[Any], None]
+        self,
+        system: str,
+        sessions: SessionNames,
+        first_met: Callable[[Any], None],
+        group: CountGroup,
+        capability_limit: int,
     ) -> None:
         self._system = system
+        self._group = group
+        self._capability_limit = capability_limit
         self._first_met = first_met
         self._sessions = sessions
         self._facts: ByKernel[KernelFacts] = ByKernel()
@@ -130,11 +153,16 @@ class KernelTable:
         return self._facts.get(id(kernel)) or self._learn(kernel)
 
     def _learn(self, kernel: Any) -> KernelFacts:
-        facts = KernelFacts(kernel, self._system)
+        facts = KernelFacts(kernel, self._system, self._group.of(kernel), self._capability_limit)
         self._facts.put(kernel, facts)
         self.met += 1
         self._first_met(kernel)
         return facts
+
+    def alive(self) -> list[Any]:
+        """The kernels met that are still there."""
+        kernels = [reference() for reference in list(self._facts.owners.values())]
+        return [kernel for kernel in kernels if kernel is not None]
 
     def session_of(self, kernel: Any) -> str | None:
         """The kernel's budget session; ``None`` where it has no budget manager."""

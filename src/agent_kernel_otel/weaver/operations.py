@@ -68,14 +68,6 @@ class Shapes:
         return True
 
 
-def _listening(kernel: Any) -> WeaverInstrumentation | None:
-    """What traces a kernel; ``None`` where nothing does, or nothing that it emits goes anywhere."""
-    instrumentation = active(kernel)
-    if instrumentation is None or not instrumentation.telemetry.is_listening():
-        return None
-    return instrumentation
-
-
 def _begin(
     kind: Callable[..., KernelCall],
     instrumentation: WeaverInstrumentation,
@@ -84,11 +76,13 @@ def _begin(
     kwargs: dict[str, Any],
     **options: Any,
 ) -> Any:
-    """Open a call; ``None`` where the caller wants no spans, or where we fail to."""
+    """Open a call; ``None`` where we fail to.
+
+    Where nothing listens, or the caller wants no spans, it is one that is counted only.
+    """
     try:
-        if is_suppressed(get_current()):
-            return None
-        return kind(instrumentation, kernel, args, kwargs, **options)
+        telling = instrumentation.telemetry.is_listening() and not is_suppressed(get_current())
+        return kind(instrumentation, kernel, args, kwargs, telling=telling, **options)
     except Exception:
         faults.swallow("starting a call")
         return None
@@ -98,7 +92,7 @@ def _synchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        instrumentation = _listening(kernel)
+        instrumentation = active(kernel)
         if instrumentation is None or not shapes.accept(kernel, args, kwargs):
             return wrapped(*args, **kwargs)
         call = _begin(kind, instrumentation, kernel, args, kwargs)
@@ -145,10 +139,28 @@ def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        instrumentation = _listening(kernel)
+        instrumentation = active(kernel)
         if instrumentation is None or not shapes.accept(kernel, args, kwargs):
             return wrapped(*args, **kwargs)
         return traced(instrumentation, wrapped, kernel, args, kwargs)
+
+    return wrapper
+
+
+def construct(original: Callable[..., Any]) -> Wrapper:  # noqa: ARG001 - as its siblings
+    """Wrapper of ``Kernel.__init__``: a kernel that is made gets to be known."""
+
+    def wrapper(
+        wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        result = wrapped(*args, **kwargs)
+        instrumentation = active(kernel)
+        if instrumentation is not None:
+            try:
+                instrumentation.kernels.of(kernel)
+            except Exception:
+                faults.swallow("getting to know a kernel")
+        return result
 
     return wrapper
 
@@ -190,7 +202,7 @@ def invoke_stream(original: Callable[..., Any]) -> Wrapper:  # noqa: ARG001 - as
             return frames
 
         def begin() -> Any:
-            instrumentation = _listening(kernel)
+            instrumentation = active(kernel)
             if instrumentation is None:
                 return None
             return _begin(InvokeCall, instrumentation, kernel, args, kwargs, stream=True)

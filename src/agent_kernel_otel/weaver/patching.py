@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import wrapt
 
 from agent_kernel_otel.operation import current_operation
-from agent_kernel_otel.weaver.targets import OPERATIONS, OWN_DRIVERS, OWN_FUNCTIONS, SEAMS
+from agent_kernel_otel.weaver.targets import (
+    CONSTRUCTOR,
+    OPERATIONS,
+    OWN_DRIVERS,
+    OWN_FUNCTIONS,
+    SEAMS,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -145,6 +151,7 @@ class KernelPatches:
 
     def _wrap_operations(self) -> list[str]:
         missing = []
+        self._wrap(self.kernel_class, CONSTRUCTOR.method, OperationWrapper, CONSTRUCTOR.wrapper)
         for target in OPERATIONS:
             there = self._wrap(self.kernel_class, target.method, OperationWrapper, target.wrapper)
             if not there and target.in_all_releases:

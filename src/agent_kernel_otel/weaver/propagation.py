@@ -264,6 +264,7 @@ def discover_peers(
         call = current_operation()
         if (
             call is None
+            or not call.telling
             or call.name != semconv.DISCOVER
             or "federation" not in call.telemetry.config.propagate_context
             or kwargs.get("client") is not None

@@ -13,6 +13,7 @@ from typing import Any
 from agent_kernel_otel import semconv
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
+from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
 _RAW_MODE_NOTICES = ("raw mode requires", "raw output (")
 
@@ -60,6 +61,21 @@ def describe_capability(capability: Any, attributes: Attributes) -> None:
     sensitivity = read_id(capability, "sensitivity")
     if sensitivity is not None:
         attributes[semconv.SENSITIVITY] = sensitivity
+
+
+def kernel_class_of(kernel: Any) -> type:
+    """The ``Kernel`` class that a kernel is of, itself or by a subclass.
+
+    Raises:
+        TypeError: It is no Weaver kernel.
+    """
+    for kind in type(kernel).__mro__:
+        if kind.__name__ == "Kernel" and kind.__module__.partition(".")[0] in IMPORT_NAMES:
+            return kind
+    raise TypeError(
+        f"expected a weaver_kernel.Kernel, got {type(kernel).__module__}."
+        f"{type(kernel).__qualname__}; pass the kernel itself"
+    )
 
 
 def redactions_in(frame: Any) -> int:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
+from agent_kernel_otel.by_kernel import ByKernel
 from agent_kernel_otel.config import SessionNamer
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier
-from agent_kernel_otel.weaver.by_kernel import ByKernel
 
 
 class SessionNames:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import weakref
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
@@ -86,18 +85,16 @@ class _Course:
         generator: The stream that the app holds, as long as it does.
     """
 
-    __slots__ = ("_call", "_last", "_started", "generator")
+    __slots__ = ("_call", "_last", "generator")
 
     def __init__(self) -> None:
         self.generator: weakref.ref[Any] | None = None
         self._call: InvokeCall | None = None
         self._last: Any = None
-        self._started = 0.0
 
     def begin(self, call: InvokeCall | None) -> InvokeCall | None:
         """Take the first step, of a call or of nothing that is traced."""
         self._call = call
-        self._started = monotonic()
         return call
 
     def is_let_go(self) -> bool:
@@ -111,12 +108,11 @@ class _Course:
     def add(self, frame: Any) -> None:
         """Take note of a frame."""
         call = self._call
-        if call is None or not call.recording:
+        if call is None:
             return
         try:
             if self._last is None:
-                elapsed = (monotonic() - self._started) * 1000.0
-                call.late[semconv.TIME_TO_FIRST_CHUNK] = elapsed
+                call.first_frame()
             self._last = frame
             call.add_frame(frame)
         except Exception:

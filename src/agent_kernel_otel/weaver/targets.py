@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.operation import Views
 from agent_kernel_otel.weaver import operations, propagation, views
 
 
@@ -35,6 +34,19 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Constructor:
+    """What makes a ``Kernel``.
+
+    Attributes:
+        method: Its name.
+        wrapper: Makes its wrapper, of the original.
+    """
+
+    method: str
+    wrapper: Callable[[Callable[..., Any]], operations.Wrapper]
+
+
+@dataclass(frozen=True)
 class Seam:
     """A private attribute of ``Kernel`` through which it reaches a collaborator.
 
@@ -42,16 +54,12 @@ class Seam:
         attribute: Its name.
         view: Makes what the kernel sees instead, of the call and the collaborator.
         operations: Spans of the operations in which it does.
-        decides: Whether it makes policy decisions, which are told even of unsampled calls.
-        sends: Values of ``propagate_context`` for which it must be seen in unsampled calls too.
         in_all_releases: Whether every release has it; if so, its absence deserves a warning.
     """
 
     attribute: str
     view: Callable[[Any, Any], Any]
     operations: frozenset[str]
-    decides: bool = False
-    sends: frozenset[str] = frozenset()
     in_all_releases: bool = True
 
 
@@ -102,17 +110,25 @@ OPERATIONS: Final = (
     Operation("import_remote", operations.import_remote, semconv.IMPORT, in_all_releases=False),
 )
 
+CONSTRUCTOR: Final = Constructor("__init__", operations.construct)
+"""Wrapped so that a kernel is known before its first call, and its counts begin at 0."""
+
 SEAMS: Final = (
-    Seam("_policy", views.PolicyView, frozenset({semconv.GRANT}), decides=True),
-    Seam("_token_provider", views.token_provider_view, _INVOKE | {semconv.GRANT}, decides=True),
+    Seam("_policy", views.PolicyView, frozenset({semconv.GRANT})),
+    Seam("_token_provider", views.token_provider_view, _INVOKE | {semconv.GRANT}),
     Seam("_router", views.router_view, _INVOKE),
-    Seam("_drivers", views.drivers_view, _INVOKE, sends=frozenset({"http", "mcp"})),
-    Seam("_firewall", views.FirewallView, _INVOKE),
-    Seam("_handle_store", views.handle_store_view, _INVOKE | {semconv.EXPAND}),
-    Seam("_trace_store", views.trace_store_view, _INVOKE | {semconv.GRANT, semconv.EXPAND}),
+    Seam("_drivers", views.drivers_view, _INVOKE),
+    Seam("_firewall", views.firewall_view, _INVOKE),
+    Seam("_handle_store", views.HandleStoreView, _INVOKE | {semconv.EXPAND}),
+    Seam("_trace_store", views.TraceStoreView, _INVOKE | {semconv.GRANT, semconv.EXPAND}),
     Seam("_budget_manager", views.BudgetView, _INVOKE, in_all_releases=False),
 )
 
+VIEWS: Final[dict[str, dict[str, Callable[[Any, Any], Any]]]] = {
+    target.span: {seam.attribute: seam.view for seam in SEAMS if target.span in seam.operations}
+    for target in OPERATIONS
+}
+"""The same table from the operations' side: their views by the name of their span."""
 
 OWN_DRIVERS: Final = (
     OwnDriver("http", "HTTPDriver", propagation.HTTPDriverSelf, "headers"),
@@ -122,28 +138,6 @@ OWN_DRIVERS: Final = (
 OWN_FUNCTIONS: Final = (
     OwnFunction("federation", "perform_discover_peers", propagation.discover_peers, "headers"),
 )
-
-
-def views_for(paths: frozenset[str]) -> dict[str, Views]:
-    """The same table from the operations' side: their views by the name of their span.
-
-    Args:
-        paths: The value of ``propagate_context``.
-    """
-
-    def views_in(operation: str, *, sampled: bool) -> dict[str, Callable[[Any, Any], Any]]:
-        return {
-            seam.attribute: seam.view
-            for seam in SEAMS
-            if operation in seam.operations and (sampled or seam.decides or seam.sends & paths)
-        }
-
-    return {
-        target.span: Views(
-            views_in(target.span, sampled=True), views_in(target.span, sampled=False)
-        )
-        for target in OPERATIONS
-    }
 
 
 def senders_for(paths: frozenset[str]) -> dict[str, type[propagation.DriverSelf]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from inspect import isasyncgen
-from time import time_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 from agent_kernel_otel import semconv
@@ -19,6 +19,7 @@ from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
+from agent_kernel_otel.weaver.evictions import StoreSize
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import (
     classify,
@@ -27,7 +28,11 @@ from agent_kernel_otel.weaver.outcomes import (
     is_foreign,
     reason_code_of,
 )
-from agent_kernel_otel.weaver.reading import argument, mode_of, redactions_in
+from agent_kernel_otel.weaver.reading import argument, mode_of, read, redactions_in
+from agent_kernel_otel.weaver.series import AUDIT_EVICTED, EVICTED, HANDLE_STORED, record_series
+
+_EVENT_TYPES = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
+"""What an audit record is about, where an older release does not say."""
 
 
 class View:
@@ -61,13 +66,16 @@ class PolicyView(View):
         span = call.open_child(
             semconv.POLICY, {semconv.POLICY_ENGINE: name, semconv.POLICY_PHASE: "grant"}
         )
+        began = perf_counter_ns()
         try:
             with Aside(context_of(span)):
                 decision = engine.evaluate(*args, **kwargs)
         except BaseException as error:
+            call.measure_policy(engine, "grant", error, began)
             rule = _denying_rule(engine, error, args, kwargs)
             call.refused(error, name, "grant", reason_code_of(error), rule=rule, span=span)
             raise
+        call.measure_policy(engine, "grant", None, began)
         call.evaluated(decision, engine, span)
         return decision
 
@@ -88,13 +96,15 @@ class TokenProviderView(View):
                 semconv.POLICY,
                 {semconv.POLICY_ENGINE: type(provider).__name__, semconv.POLICY_PHASE: "enforce"},
             )
-        started = time_ns()
+        started, began = time_ns(), perf_counter_ns()
         try:
             with Aside(context_of(span)):
                 verified = provider.verify(*args, **kwargs)
         except BaseException as error:
+            call.measure_policy(provider, "enforce", error, began)
             call.enforced(error, provider, kwargs, started, span)
             raise
+        call.measure_policy(provider, "enforce", None, began)
         if call.recording:
             call.enforced(None, provider, kwargs, started, span)
         return verified
@@ -144,22 +154,22 @@ class FirewallView(View):
     def transform(self, *args: Any, **kwargs: Any) -> Any:
         """Turn a raw result into a frame, and tell what that changed."""
         call, firewall = self._call, self._real
-        call.transforming(kwargs.get("response_mode"))
         span = call.open_child(semconv.FIREWALL, {}) if is_foreign(firewall) else None
-        started = time_ns()
+        started, began = time_ns(), perf_counter_ns()
         try:
             with Aside(context_of(span)):
                 frame = firewall.transform(*args, **kwargs)
         except BaseException as error:
+            call.measure_firewall(None, began)
             _tell_firewall(call, None, error, started, span)
             raise
+        call.measure_firewall(frame, began)
         _tell_firewall(call, frame, None, started, span)
         return frame
 
     def apply_stream(self, *args: Any, **kwargs: Any) -> Any:
         """Turn the chunks of a stream into frames: one span for all of them."""
         call, firewall = self._call, self._real
-        call.transforming(kwargs.get("response_mode"))
         call.firewall_began()
         if not is_foreign(firewall):
             # The kernel's own firewall needs no step of ours for each chunk.
@@ -178,7 +188,10 @@ class RouterView(View):
 
     def route(self, *args: Any, **kwargs: Any) -> Any:
         """Find the drivers to try."""
-        return _inner_step(self._call, semconv.ROUTE, self._real.route, args, kwargs, _route_said)
+        router = self._real
+        return _inner_step(
+            self._call, semconv.ROUTE, router, router.route, args, kwargs, _route_said
+        )
 
 
 class HandleStoreView(View):
@@ -188,15 +201,24 @@ class HandleStoreView(View):
     _call: KernelCall
 
     def store(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a full result."""
-        return _inner_step(self._call, semconv.HANDLE, self._real.store, args, kwargs)
+        """Keep a full result, and count it with what had to make room for it."""
+        call, store = self._call, self._real
+        before = StoreSize(store)
+        handle = _inner_step(call, semconv.HANDLE, store, store.store, args, kwargs)
+        call.count(HANDLE_STORED)
+        _count_evicted(call, before, stored=1)
+        return handle
 
     def expand(self, *args: Any, **kwargs: Any) -> Any:
         """Give out a part of a full result; older releases have no action id here."""
         if isinstance(self._call, ExpandCall):
             self._call.acts_as(kwargs.get("action_id"))
-        with Aside():
-            return self._real.expand(*args, **kwargs)
+        before = StoreSize(self._real)
+        try:
+            with Aside():
+                return self._real.expand(*args, **kwargs)
+        finally:
+            _count_evicted(self._call, before, stored=0)
 
 
 class TraceStoreView(View):
@@ -206,15 +228,29 @@ class TraceStoreView(View):
     _call: KernelCall
 
     def record(self, *args: Any, **kwargs: Any) -> Any:
-        """Write an audit record."""
+        """Write an audit record, and count it."""
         record = argument(args, kwargs, 0, "trace")
-        call = self._call
-        call.acts_as(getattr(record, "action_id", None))
-        event_type = identifier(getattr(record, "event_type", None))
-        said = {} if event_type is None else {semconv.EVENT_TYPE: event_type}
-        return _inner_step(
-            call, semconv.AUDIT, self._real.record, args, kwargs, lambda _: dict(said)
-        )
+        call, store = self._call, self._real
+        call.acts_as(read(record, "action_id"))
+        event_type = identifier(read(record, "event_type")) or _EVENT_TYPES.get(call.name, "")
+        evicted = read(store, "evicted_count")
+        try:
+            result = _inner_step(
+                call,
+                semconv.AUDIT,
+                store,
+                store.record,
+                args,
+                kwargs,
+                lambda _: {semconv.EVENT_TYPE: event_type},
+            )
+        except BaseException:
+            call.count(record_series(semconv.AUDIT_FAILURES, event_type))
+            raise
+        call.count(record_series(semconv.AUDIT_RECORDS, event_type))
+        if isinstance(evicted, int):
+            call.count(AUDIT_EVICTED, read(store, "evicted_count") - evicted)
+        return result
 
 
 class BudgetView(View):
@@ -312,9 +348,12 @@ def _tell_firewall(
 
 
 def _inner_step(
-    call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
+    call: KernelCall, name: str, owner: Any, method: Any, args: Any, kwargs: Any, said: Any = None
 ) -> Any:
     """Call a collaborator, as a span of its own at level ``debug``."""
+    if not call.debug and not is_foreign(owner):
+        # The kernel's own looks at no kernel, and opens no span.
+        return method(*args, **kwargs)
     span = call.open_child(name, {}) if call.debug else None
     try:
         with Aside(context_of(span)):
@@ -325,6 +364,14 @@ def _inner_step(
     if span is not None:
         call.close_child(span, _describe_step(said, result))
     return result
+
+
+def _count_evicted(call: KernelCall, before: StoreSize, *, stored: int) -> None:
+    try:
+        for reason, number in before.evicted(stored):
+            call.count(EVICTED[reason], number)
+    except Exception:
+        faults.swallow("counting evicted handles")
 
 
 def _describe_step(said: Any, result: Any) -> dict[str, Any]:
@@ -372,23 +419,23 @@ def drivers_view(call: InvokeCall, drivers: Any) -> Any:
 
 
 def token_provider_view(call: KernelCall, provider: Any) -> Any:
-    """A view where the token is checked, or where the provider is the app's own code."""
-    wanted = not isinstance(call, GrantCall) or is_foreign(provider)
-    return TokenProviderView(call, provider) if wanted else provider
+    """A view where the token's check is told or measured, or where the provider is the app's."""
+    wanted = call.recording or call.instrumentation.measured.policy is not None
+    if isinstance(call, GrantCall):
+        wanted = False
+    return TokenProviderView(call, provider) if wanted or is_foreign(provider) else provider
 
 
 def router_view(call: InvokeCall, router: Any) -> Any:
-    """A view where its span is wanted, or where the router is the app's own code."""
+    """A view where its span is wanted, or where the router is the app's own code.
+
+    That the kernel asks for one tells that it has accepted the token.
+    """
+    call.token_accepted = True
     return RouterView(call, router) if call.debug or is_foreign(router) else router
 
 
-def handle_store_view(call: KernelCall, store: Any) -> Any:
-    """A view where an expansion's action id or the inner span is wanted, or for the app's own."""
-    wanted = call.debug or isinstance(call, ExpandCall) or is_foreign(store)
-    return HandleStoreView(call, store) if wanted else store
-
-
-def trace_store_view(call: KernelCall, store: Any) -> Any:
-    """A view where the action id is not known otherwise, or as above."""
-    wanted = call.action_id is None or call.debug or is_foreign(store)
-    return TraceStoreView(call, store) if wanted else store
+def firewall_view(call: InvokeCall, firewall: Any) -> Any:
+    """A view where its work is told or measured, or where the firewall is the app's own code."""
+    wanted = call.recording or call.instrumentation.measured.firewall is not None
+    return FirewallView(call, firewall) if wanted or is_foreign(firewall) else firewall
