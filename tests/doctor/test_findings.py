@@ -159,8 +159,12 @@ def test_wrapt_without_its_extension_is_a_note() -> None:
     assert [finding.code for finding in found.findings] == ["wrapt_is_pure_python"]
 
 
-def test_an_exporter_without_its_extra_says_what_to_install() -> None:
-    found = diagnosis({"OTEL_METRICS_EXPORTER": "prometheus"})
+@pytest.mark.parametrize("exporters", ["prometheus", "otlp,prometheus"])
+def test_an_exporter_without_its_extra_says_what_to_install(
+    exporters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_kernel_otel.distro.checks.entry_points", lambda **_: ())
+    found = diagnosis({"OTEL_METRICS_EXPORTER": exporters})
     assert [one.fix for one in found.problems] == ["pip install 'agent-kernel-otel[prometheus]'"]
     assert not found.notes
 

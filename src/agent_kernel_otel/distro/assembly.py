@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,7 @@ from agent_kernel_otel.pipeline.metric_reader import PunctualMetricReader
 from agent_kernel_otel.pipeline.notices import quieten_exporters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _SET_UP_BY: Final = (
     "opentelemetry.sdk._configuration",
@@ -43,20 +43,27 @@ _SET_UP_BY: Final = (
 
 
 @contextmanager
-def our_pipelines(exit_timeout: float) -> Iterator[None]:
+def our_pipelines(exit_timeout: float, *, is_scraped: bool = False) -> Iterator[None]:
     """While this lasts, an SDK that is set up gets our pipelines.
 
     Args:
         exit_timeout: Seconds that the end of the process may be held up.
+        is_scraped: Whether a page for Prometheus is asked for.
     """
     lifecycle.exit_timeout = exit_timeout
+    substitutes: dict[str, Mapping[str, Callable[..., Any]]]
+    substitutes = dict.fromkeys(_SET_UP_BY, SUBSTITUTES)
+    if is_scraped:
+        with suppress(ImportError):  # an extra
+            scraping = importlib.import_module("agent_kernel_otel.distro.prometheus")
+            substitutes[scraping.EXPORTER] = scraping.SUBSTITUTES
     replaced: list[tuple[Any, str, Any]] = []
-    for module_name in _SET_UP_BY:
+    for module_name, names in substitutes.items():
         try:
             module = importlib.import_module(module_name)
         except ImportError:
-            continue  # the one for files is an extra
-        for name, ours in SUBSTITUTES.items():
+            continue  # the one for files is an extra, too
+        for name, ours in names.items():
             if hasattr(module, name):
                 replaced.append((module, name, getattr(module, name)))
                 setattr(module, name, ours)
@@ -108,12 +115,18 @@ def _meter_provider(*args: Any, **kwargs: Any) -> MeterProvider:
     # An instrument that two views match is exported twice: a user's views go without ours.
     if not kwargs.get("views"):
         kwargs["views"] = meter_state.limiting_views()
-    provider = MeterProvider(*args, **kwargs)
+    # A page that nobody can ask for would only keep numbers.
+    readers = [r for r in kwargs.get("metric_readers", ()) if getattr(r, "page", r) is not None]
+    provider = MeterProvider(*args, **{**kwargs, "metric_readers": readers})
     if not meter_state.HAS_LIMIT:
         meter_state.limit_series(provider)
     _attend_fork(provider, provider._sdk_config.resource)
     lifecycle.in_child(partial(meter_state.forget_measurements, provider))
     own_metrics.register(provider)
+    for reader in readers:
+        if hasattr(reader, "page"):
+            lifecycle.in_child(partial(provider.remove_metric_reader, reader))
+            reader.start()
     return provider
 
 

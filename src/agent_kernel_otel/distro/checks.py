@@ -29,7 +29,15 @@ _PREFIX: Final = "OTEL_"
 _SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 _LONGEST_SHOWN: Final = 80
 _HTTP: Final = "http/protobuf"
-_INSTEAD: Final = {**DEFAULTS, "OTEL_TRACES_SAMPLER_ARG": "1.0"}
+_INSTEAD: Final = {
+    **DEFAULTS,
+    "OTEL_TRACES_SAMPLER_ARG": "1.0",
+    "OTEL_EXPORTER_PROMETHEUS_PORT": "9464",
+}
+_EXPORTER_OF_EXTRA: Final = {
+    "METRICS": " (prometheus with pip install 'agent-kernel-otel[prometheus]')"
+}
+_LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,15 @@ class Unreadable:
         value: Its value, cut short and without credentials.
         expected: What would do.
         silences: The signals that are not exported because of it, such as ``TRACES``; none where
-            the default is used.
+            the default is used, or a part of the value.
+        rest: The part of a list of exporters that can be read, and is used.
     """
 
     variable: str
     value: str
     expected: str
     silences: tuple[str, ...]
+    rest: str = ""
 
     def __str__(self) -> str:
         if self.silences == _SIGNALS:
@@ -55,7 +65,7 @@ class Unreadable:
         elif self.silences:
             instead = f"no {self.silences[0].lower()} are exported"
         else:
-            default = _INSTEAD.get(self.variable)
+            default = self.rest or _INSTEAD.get(self.variable)
             instead = f"{default!r} is used" if default else "OpenTelemetry's default is used"
         return f"{self.variable}={self.value!r} cannot be read: expected {self.expected}; {instead}"
 
@@ -85,11 +95,13 @@ def unreadable(environ: Mapping[str, str]) -> Iterator[Unreadable]:
             continue
         for check in _CHECKS:
             if check.variables.fullmatch(variable) and not check.reads(value, environ):
+                rest = _exporters_there_are(variable, value)
                 yield Unreadable(
                     variable,
                     MASK if variable.endswith("HEADERS") else scrub_text(value)[:_LONGEST_SHOWN],
                     check.expected,
-                    _signals_of(variable) if check.is_vital else (),
+                    _signals_of(variable) if check.is_vital and not rest else (),
+                    rest,
                 )
 
 
@@ -100,8 +112,8 @@ def repair(environ: MutableMapping[str, str]) -> None:
         environ.pop(found.variable)
         if found.silences:
             environ.update({f"OTEL_{signal}_EXPORTER": "none" for signal in found.silences})
-        elif found.variable in _INSTEAD:
-            environ[found.variable] = _INSTEAD[found.variable]
+        elif found.rest or found.variable in _INSTEAD:
+            environ[found.variable] = found.rest or _INSTEAD[found.variable]
     for variable in [name for name in environ if name.endswith("_COMPRESSION")]:
         # The exporter over gRPC does not know the specification's word for its own default.
         if environ[variable].strip().lower() == "none":
@@ -166,6 +178,16 @@ def _are_installed(group: str, *known: str) -> Callable[[str, Mapping[str, str]]
         return names <= {entry.name for entry in entry_points(group=group)} if names else True
 
     return reads
+
+
+def _exporters_there_are(variable: str, value: str) -> str:
+    """Those of a list of exporters that can be used."""
+    signal = re.fullmatch(r"OTEL_(TRACES|METRICS|LOGS)_EXPORTER", variable)
+    if signal is None:
+        return ""
+    is_there = _are_installed(f"opentelemetry_{signal[1].lower()}_exporter", "otlp", "none")
+    names = (name.strip() for name in value.split(","))
+    return ",".join(name for name in names if name and is_there(name, {}))
 
 
 def _is_protocol(value: str, _: Mapping[str, str]) -> bool:
@@ -293,9 +315,15 @@ _CHECKS: Final = (
         _check(
             rf"OTEL_{signal}_EXPORTER",
             _are_installed(f"opentelemetry_{signal.lower()}_exporter", "otlp", "none"),
-            "otlp, console, none or the name of an exporter that is installed",
+            "otlp, console, none or the name of an exporter that is installed"
+            + _EXPORTER_OF_EXTRA.get(signal, ""),
             is_vital=True,
         )
         for signal in _SIGNALS
+    ),
+    _check(
+        r"OTEL_EXPORTER_PROMETHEUS_PORT",
+        lambda value, _: value.isascii() and value.isdigit() and int(value) <= _LAST_PORT,
+        f"a port, from 0 to {_LAST_PORT}",
     ),
 )

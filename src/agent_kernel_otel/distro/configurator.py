@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from opentelemetry._logs import get_logger_provider
 from opentelemetry.environment_variables import (
+    OTEL_METRICS_EXPORTER,
     OTEL_PYTHON_METER_PROVIDER,
     OTEL_PYTHON_TRACER_PROVIDER,
 )
@@ -26,7 +27,7 @@ from opentelemetry.trace import get_tracer_provider
 from agent_kernel_otel.config_file import ConfigFile, config_file, explain
 from agent_kernel_otel.distro import checks, defaults
 from agent_kernel_otel.distro.assembly import our_pipelines
-from agent_kernel_otel.distro.declarative import configure_from
+from agent_kernel_otel.distro.declarative import configure_from, is_scraped
 from agent_kernel_otel.distro.handlers import attend_exporting_handlers, process_config
 from agent_kernel_otel.distro.hints import (
     do_not_claim_to_have_configured,
@@ -81,10 +82,15 @@ class AgentKernelConfigurator(_OTelSDKConfigurator):
     def _configure_from_environment(self, kwargs: dict[str, Any]) -> None:
         checks.repair(os.environ)
         try:
-            with our_pipelines(process_config().exit_timeout):
+            with our_pipelines(process_config().exit_timeout, is_scraped=_is_scraped(os.environ)):
                 super()._configure(**_with_ours(kwargs))  # type: ignore[no-untyped-call]
         except Exception as error:
             _say_that_it_failed("the environment", error)
+
+
+def _is_scraped(environ: Mapping[str, str]) -> bool:
+    names = environ.get(OTEL_METRICS_EXPORTER, "").split(",")
+    return "prometheus" in map(str.strip, names)
 
 
 def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
@@ -98,7 +104,7 @@ def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
         )
     version = kwargs.get("auto_instrumentation_version")
     try:
-        with our_pipelines(process_config().exit_timeout):
+        with our_pipelines(process_config().exit_timeout, is_scraped=is_scraped(file.model)):
             configure_from(file.model, {_AUTO_VERSION: version} if version else {})
     except Exception as error:
         _say_that_it_failed(f"{OTEL_CONFIG_FILE}={file.path}", error)

@@ -56,6 +56,12 @@ def configure_from(model: Any, further_attributes: Mapping[str, str]) -> None:
             scrub_kernel_records(get_logger_provider())
 
 
+def is_scraped(model: Any) -> bool:
+    """Whether a file asks for a page of metrics for Prometheus."""
+    readers = getattr(model.meter_provider, "readers", None) or ()
+    return any(reader.pull is not None for reader in readers)
+
+
 def scrub_kernel_records(provider: Any) -> bool:
     """Have a provider scrub the kernel's log records before any of its processors sees them.
 

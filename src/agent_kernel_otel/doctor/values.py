@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from agent_kernel_otel.config import ENVIRONMENT_PREFIX
+from agent_kernel_otel.distro.checks import Unreadable
 from agent_kernel_otel.doctor.destinations import GRPC, HTTP
 from agent_kernel_otel.doctor.facts import Facts
 from agent_kernel_otel.doctor.findings import Finding, note, problem
@@ -46,11 +47,16 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         yield problem(
             "value_unreadable",
             f"{found.variable} cannot be read: expected {found.expected}; {instead}",
-            _FIX_OF_VALUE.get(
-                (found.variable, facts.environ.get(found.variable, "").strip()),
-                f"correct {found.variable}, or unset it",
-            ),
+            _fix_of(found, facts.environ.get(found.variable, "")),
         )
+
+
+def _fix_of(found: Unreadable, value: str) -> str:
+    for name in map(str.strip, value.split(",")):
+        fix = _FIX_OF_VALUE.get((found.variable, name))
+        if fix is not None and name not in found.rest.split(","):
+            return fix
+    return f"correct {found.variable}, or unset it"
 
 
 def propagators(facts: Facts) -> Iterator[Finding]:

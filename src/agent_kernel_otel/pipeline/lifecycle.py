@@ -51,6 +51,7 @@ class Lifecycle:
         self._in_child: list[Callable[[], Any]] = []
         self._at_end: list[Callable[[], Any]] = []
         self._installed = False
+        self._forks_are_attended = False
         self._sigterm: Any = signal.SIG_DFL
         self._ending = threading.Lock()
         self._is_ending = False
@@ -63,13 +64,8 @@ class Lifecycle:
             self._installed = True
             atexit.register(self.end)
             wrapt.register_post_import_hook(self._attend_children, "multiprocessing.util")
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(
-                    before=self._before_fork,
-                    after_in_parent=self._after_fork_in_parent,
-                    after_in_child=self._after_fork_in_child,
-                )
             self._attend_sigterm()
+        self._attend_forks()
 
     def come_first(self) -> None:
         """Have the pipelines closed before the providers end, who do so one after another."""
@@ -80,6 +76,7 @@ class Lifecycle:
     def in_child(self, action: Callable[[], Any]) -> None:
         """Have something done in every forked child."""
         self._in_child.append(action)
+        self._attend_forks()
 
     def at_end(self, action: Callable[[], Any]) -> None:
         """Have something done at the end, when it is known what became of everything."""
@@ -181,6 +178,16 @@ class Lifecycle:
             os.kill(os.getpid(), signum)
 
     # --- fork ---
+
+    def _attend_forks(self) -> None:
+        if self._forks_are_attended or not hasattr(os, "register_at_fork"):
+            return
+        self._forks_are_attended = True
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
 
     def _before_fork(self) -> None:
         wires = [pipeline.delivery.wire for pipeline in self.pipelines]
