@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
@@ -301,8 +302,8 @@ def test_a_port_of_a_file_that_is_taken_gives_one_line(tmp_path: Path, taken: in
 def test_forked_children_leave_the_page_to_their_parent_which_warns_once() -> None:
     with ScrapedApp.of(APP) as app:
         app.tell("count")
-        for _ in range(3):
-            assert app.tell("fork") == "0 listening"
+        for generations in (1, 1, 2):
+            assert app.tell(f"fork {generations}") == "0 listening"
         assert app.value("calls_total", kind="plain") == 1
         (line,) = app.errors()
         assert f"shows process {app.process.pid} only" in line
@@ -343,6 +344,37 @@ def test_forked_children_go_on_sending_by_otlp() -> None:
             m.resource["service.instance.id"]: _sum(m) for m in sink.metrics() if m.name == "calls"
         }
     assert sorted(last.values()) == [1, 1]
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["gunicorn", "preload"])
+def test_the_page_of_a_prefork_server_is_that_of_the_process_that_forks(
+    options: tuple[str, ...],
+) -> None:
+    port, serving = free_port(), free_port()
+    server = str(Path(sys.executable).parent / "gunicorn")
+    command = [server, "web_app:app", "-c", "gunicorn_conf.py", "--log-level", "warning"]
+    variables = scraped_environment(
+        port, WEAVER_KERNEL_SECRET="a secret of the tests and of no one"
+    )
+    with ScrapedApp(
+        [*command, *options, "--workers", "2", "--bind", f"{HOST}:{serving}"],
+        variables,
+        port,
+        APPS,
+    ) as app:
+        assert [app.hear(), app.hear()] == ["ready", "ready"]
+        for _ in range(8):
+            with urlopen(f"http://{HOST}:{serving}/") as answer:  # nothing but http is asked for
+                assert answer.status == 200
+        names = {sample.name for sample in app.samples()}
+        assert "requests_total" not in names  # they were served by the workers
+        (line,) = app.errors()
+        assert f"shows process {app.process.pid} only" in line
+        # The workers, which are still there, hold nothing that would be asked in its place.
+        app.process.kill()
+        app.process.wait()
+        with pytest.raises(URLError):
+            scrape(port)
 
 
 def test_a_process_that_is_started_anew_says_whose_the_page_is() -> None:

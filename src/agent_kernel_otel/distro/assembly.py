@@ -125,7 +125,7 @@ def _meter_provider(*args: Any, **kwargs: Any) -> MeterProvider:
     own_metrics.register(provider)
     for reader in readers:
         if hasattr(reader, "page"):
-            lifecycle.in_child(partial(provider.remove_metric_reader, reader))
+            lifecycle.in_child(partial(reader.retire_from, provider))
             reader.start()
     return provider
 

@@ -97,6 +97,11 @@ class ScrapedMetricReader(PrometheusMetricReader):
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_parent=_Warning(self.page))
 
+    def retire_from(self, provider: Any) -> None:
+        """In a forked child, give up the page, which is the parent's, and the numbers for it."""
+        if self.page is not None:
+            provider.remove_metric_reader(self)
+
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the base class's
         """Nothing: what is collected unasked would be on the next page a second time."""
         return True

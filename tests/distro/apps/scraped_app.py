@@ -57,10 +57,13 @@ def spread(sets: str) -> int:
     return int(sets)
 
 
-def fork() -> str:
-    """What a forked child finds and does before it ends."""
+def fork(generations: str = "1") -> str:
+    """What a forked child, or a child of its, finds and does before it ends."""
     reads, writes = os.pipe()
     if not (child := os.fork()):
+        if int(generations) > 1:
+            os.write(writes, fork(str(int(generations) - 1)).encode())
+            os._exit(0)
         count("100")
         os.write(writes, f"{listening()} listening".encode())
         os._exit(0)
