@@ -11,12 +11,20 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
-from opentelemetry._logs import SeverityNumber
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.trace import INVALID_SPAN, Link, Span, StatusCode, set_span_in_context
-
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.opentelemetry_api import (
+    INVALID_SPAN,
+    Context,
+    Link,
+    SeverityNumber,
+    Span,
+    StatusCode,
+    attach,
+    detach,
+    get_current,
+    set_span_in_context,
+)
 from agent_kernel_otel.scrub import identifier, scrub_text
 from agent_kernel_otel.span_level import span_level_switch
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry

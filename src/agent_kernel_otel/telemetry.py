@@ -9,23 +9,27 @@ from dataclasses import dataclass
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
-from opentelemetry._logs import _internal as _logs_internal
-from opentelemetry._logs import get_logger_provider
-from opentelemetry.context import Context
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import NoOpTracer, Span, get_tracer_provider
-
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.counts import group_of
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.opentelemetry_api import (
+    Context,
+    NoOpTracer,
+    Span,
+    get_logger_provider,
+    get_tracer_provider,
+    is_instrumentation_enabled,
+    logs_internal,
+    missing,
+    trace,
+)
 
 try:
     from agent_kernel_otel.metrics import metrics_for
 except ImportError:
 
     def metrics_for(*_a, **_k):
-        return None  # noqa
+        return None
 
 
 from agent_kernel_otel.scrub import PrincipalRedactor, Redact
@@ -143,13 +147,15 @@ class Telemetry:
         if (
             self._listening
             or getattr(trace, "_TRACER_PROVIDER", trace) is not None
-            or getattr(_logs_internal, "_LOGGER_PROVIDER", trace) is not None
+            or getattr(logs_internal, "_LOGGER_PROVIDER", trace) is not None
         ):
             self._look()
         return self._listening
 
     def _look(self) -> None:
         """Find out where spans and events go; an app may set its providers up late, or never."""
+        if missing is not None:
+            return
         try:
             providers = (
                 self._tracer_provider or get_tracer_provider(),

@@ -23,9 +23,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-from opentelemetry import metrics, trace
-
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.opentelemetry_api import metrics, trace
 from agent_kernel_otel.weaver.activation import active
 
 _INSTRUMENTS = ("invocations", "duration_hist", "denials")

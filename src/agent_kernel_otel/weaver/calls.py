@@ -12,8 +12,6 @@ from datetime import datetime
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import Span
-
 from agent_kernel_otel import semconv
 from agent_kernel_otel.counts import generation
 from agent_kernel_otel.faults import faults
@@ -33,6 +31,8 @@ from agent_kernel_otel.weaver.series import EXPANDED, UNSAMPLED, denial_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from opentelemetry.trace import Span
 
     from agent_kernel_otel.counts import Series
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation

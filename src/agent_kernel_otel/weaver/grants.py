@@ -8,7 +8,7 @@ from threading import Lock
 from time import monotonic
 from typing import Final
 
-from opentelemetry.trace import Link, SpanContext
+from agent_kernel_otel.opentelemetry_api import Link, SpanContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Link, Span
-
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
@@ -25,6 +23,8 @@ from agent_kernel_otel.weaver.series import UNSAMPLED, attempt_series, exhaustio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from opentelemetry.trace import Link, Span
 
     from agent_kernel_otel.weaver.grants import Grant
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation

@@ -11,9 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import get_current
-
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.opentelemetry_api import get_current
 from agent_kernel_otel.telemetry import is_suppressed
 from agent_kernel_otel.weaver.activation import active
 from agent_kernel_otel.weaver.calls import (

@@ -16,10 +16,9 @@ from functools import cache
 from types import FunctionType
 from typing import Any, Final
 
-from opentelemetry.propagate import get_global_textmap, inject
-
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.opentelemetry_api import get_global_textmap, inject
 from agent_kernel_otel.operation import current_operation
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
