@@ -82,22 +82,42 @@ _LAZY = {
 
 
 def instrument_kernel(kernel: Any, **settings: Any) -> None:
-    """Trace one kernel; see :func:`agent_kernel_otel.weaver.instrumentor.instrument_kernel`.
+    """Trace and count one kernel, whether or not all are.
 
-    Where OpenTelemetry is not installed this does nothing, and says so once at level INFO.
+    Calling it again, or under :class:`KernelInstrumentor`, does not give two spans for a call.
+    Where OpenTelemetry is not installed the kernel is counted all the same (see
+    :func:`kernel_stats`), and one line at level INFO says that nothing is exported.
 
     Args:
         kernel: A Weaver kernel.
-        **settings: ``tracer_provider``, ``logger_provider``, ``config``, or settings of
-            :class:`InstrumentationConfig` one by one.
+        **settings: ``tracer_provider``, ``logger_provider``, ``meter_provider``, ``config``, or
+            settings of :class:`InstrumentationConfig` one by one. Under a global instrumentation
+            they hold for this kernel alone.
 
     Raises:
         TypeError: It is no Weaver kernel.
         ConfigurationError: A setting is unknown or its value cannot be read.
     """
-    instrumentor = _weaver_instrumentor()
-    if instrumentor is not None:
-        instrumentor.instrument_kernel(kernel, **settings)
+    from agent_kernel_otel.opentelemetry_api import missing  # noqa: PLC0415
+    from agent_kernel_otel.weaver import switching  # noqa: PLC0415
+
+    switching.instrument_kernel(kernel, **settings)
+    if missing is not None:
+        _say_once(f"kernels are counted and nothing is exported: {_how_to_install(missing)}")
+
+
+def uninstrument_kernel(kernel: Any) -> None:
+    """Stop tracing and counting one kernel; under a global instrumentation it is opted out.
+
+    Args:
+        kernel: A Weaver kernel.
+
+    Raises:
+        TypeError: It is no Weaver kernel.
+    """
+    from agent_kernel_otel.weaver import switching  # noqa: PLC0415
+
+    switching.uninstrument_kernel(kernel)
 
 
 def kernel_stats(kernel: Any) -> KernelStats:
@@ -115,30 +135,6 @@ def kernel_stats(kernel: Any) -> KernelStats:
     return stats_of(kernel)
 
 
-def uninstrument_kernel(kernel: Any) -> None:
-    """Stop tracing one kernel; see :func:`instrument_kernel`.
-
-    Args:
-        kernel: A Weaver kernel.
-
-    Raises:
-        TypeError: It is no Weaver kernel.
-    """
-    instrumentor = _weaver_instrumentor()
-    if instrumentor is not None:
-        instrumentor.uninstrument_kernel(kernel)
-
-
-def _weaver_instrumentor() -> Any:
-    try:
-        return importlib.import_module("agent_kernel_otel.weaver.instrumentor")
-    except ModuleNotFoundError as error:
-        if not _is_opentelemetry(error):
-            raise
-        _say_once(f"nothing is traced: {_how_to_install(error)}")
-        return None
-
-
 @functools.cache
 def _say_once(line: str) -> None:
     _logger.info(line)
@@ -150,19 +146,17 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if not _is_opentelemetry(error):
+    except ImportError as error:
+        from agent_kernel_otel.opentelemetry_api import is_missing  # noqa: PLC0415
+
+        if not is_missing(error):
             raise
-        raise ImportError(f"{name} needs OpenTelemetry: {_how_to_install(error)}") from None
+        raise ImportError(f"{name} needs OpenTelemetry: {_how_to_install(error.name)}") from None
 
 
-def _is_opentelemetry(error: ModuleNotFoundError) -> bool:
-    return (error.name or "").partition(".")[0] == "opentelemetry"
-
-
-def _how_to_install(error: ModuleNotFoundError) -> str:
+def _how_to_install(module: str | None) -> str:
     package = {
         "opentelemetry.sdk": "opentelemetry-sdk",
         "opentelemetry.instrumentation": "opentelemetry-instrumentation",
-    }.get(".".join((error.name or "").split(".")[:2]), "opentelemetry-api")
-    return f"{error.name} is not installed; run: pip install {package}"
+    }.get(".".join(str(module).split(".")[:2]), "opentelemetry-api")
+    return f"{module} is not installed; run: pip install {package}"

@@ -242,10 +242,10 @@ from opentelemetry.instrumentation.distro import BaseDistro
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 class Distro(BaseDistro):
     def _configure(self, **kwargs):
-        from agent_kernel_otel.weaver import instrumentor
+        from agent_kernel_otel.weaver.switching import switch
         def fail():
             raise OSError("planted")
-        instrumentor._switch.update = fail
+        switch.update = fail
 class Instrumentor(BaseInstrumentor):
     def instrumentation_dependencies(self):
         return ()

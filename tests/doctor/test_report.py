@@ -16,7 +16,7 @@ from agent_kernel_otel.distro.report import (
     describe_process,
     write_report_if_asked,
 )
-from agent_kernel_otel.weaver.instrumentor import patched_targets
+from agent_kernel_otel.weaver.switching import patched_targets
 
 
 def test_it_is_written_where_the_variable_asks_for_it(

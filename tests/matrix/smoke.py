@@ -31,9 +31,16 @@ print(agent_kernel_otel.__version__)
 
 WORKS_WITHOUT_OPENTELEMETRY = """
 import agent_kernel_otel
-from weaver_kernel import CapabilityRegistry, Kernel
+from weaver_kernel import CapabilityNotFound, CapabilityRegistry, CapabilityRequest, Kernel
+from weaver_kernel import Principal
 kernel = Kernel(CapabilityRegistry())
 agent_kernel_otel.instrument_kernel(kernel)
+try:
+    kernel.grant_capability(CapabilityRequest("none", "g"), Principal("a"), justification="j")
+except CapabilityNotFound:
+    pass
+seen = agent_kernel_otel.kernel_stats(kernel).snapshot()
+assert seen.by("agent_kernel.grants", "agent_kernel.status")["error"] == 1, seen
 agent_kernel_otel.uninstrument_kernel(kernel)
 try:
     agent_kernel_otel.KernelInstrumentor()
@@ -101,7 +108,7 @@ def with_extras(wheel: Path, directory: Path) -> None:
 
 
 def without_opentelemetry(wheel: Path, directory: Path) -> None:
-    """No OpenTelemetry at all: one kernel can be instrumented all the same."""
+    """No OpenTelemetry at all: one kernel can be counted all the same."""
     installed = Installation(directory, "weaver-kernel", "wrapt")
     environments.run([installed.bin / "python", "-m", "pip", "install", "--no-deps", wheel])
     installed.run("python", "-W", "error", "-c", WORKS_WITHOUT_OPENTELEMETRY)

@@ -52,7 +52,7 @@ async def test_an_attribute_that_the_class_defines_itself_is_left_alone(
 
     redefined = property(get, put)
     monkeypatch.setattr(Kernel, name, redefined, raising=False)
-    monkeypatch.setattr("agent_kernel_otel.weaver.instrumentor._switch._patches", {})
+    monkeypatch.setattr("agent_kernel_otel.weaver.switching.switch._patches", {})
     with instrumented(span_level="debug") as captured:
         assert vars(Kernel)[name] is redefined
         kernel = make_kernel()
@@ -111,7 +111,7 @@ def test_a_missing_seam_is_warned_of_once_over_many_instrumentations(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delattr(Kernel, "expand")
-    monkeypatch.setattr("agent_kernel_otel.weaver.instrumentor._switch._patches", {})
+    monkeypatch.setattr("agent_kernel_otel.weaver.switching.switch._patches", {})
     for _ in range(3):
         KernelInstrumentor().instrument()
         KernelInstrumentor().uninstrument()
@@ -122,7 +122,7 @@ def test_a_missing_seam_is_warned_of_once_over_many_instrumentations(
 def test_an_attribute_that_a_kernel_lacks_is_warned_of_once(
     by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agent_kernel_otel.weaver.instrumentor._warned_of", set())
+    monkeypatch.setattr("agent_kernel_otel.weaver.switching._warned_of", set())
     captured = Capture()
     kernels = [make_kernel() for _ in range(3)]
     if by == "all kernels":

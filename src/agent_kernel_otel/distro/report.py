@@ -131,8 +131,8 @@ def _providers() -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, Any]:
-    from agent_kernel_otel.weaver.instrumentor import kernels_met
     from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
+    from agent_kernel_otel.weaver.switching import kernels_met
 
     return {
         "imported": [name for name in IMPORT_NAMES if f"{name}.kernel" in sys.modules],
@@ -141,7 +141,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def _patched() -> dict[str, list[str]]:
-    from agent_kernel_otel.weaver.instrumentor import patched_targets
+    from agent_kernel_otel.weaver.switching import patched_targets
 
     return patched_targets()
 
