@@ -35,7 +35,7 @@ class Counts:
 
     def add(self, series: Series, number: int = 1) -> None:
         """Count one of a series, or several."""
-        with _process.lock:
+        with process.lock:
             self._totals[series] += number
 
     def add_all(self, series: Iterable[Series], generation: int) -> bool:
@@ -43,13 +43,13 @@ class Counts:
 
         Args:
             series: What to count.
-            generation: In which process that came to pass, as :func:`generation` had it.
+            generation: In which process that came to pass, as ``process.generation`` had it.
 
         Returns:
             Whether it was this one; what its parent began a forked child does not count.
         """
-        with _process.lock:
-            if generation != _process.generation:
+        with process.lock:
+            if generation != process.generation:
                 return False
             totals = self._totals
             for one in series:
@@ -58,12 +58,12 @@ class Counts:
 
     def begin(self, active: Series) -> None:
         """Take note that something is running."""
-        with _process.lock:
+        with process.lock:
             self._active[active] += 1
 
     def end(self, active: Series, series: Iterable[Series], generation: int) -> bool:
         """Take note that it is over, and count what it came to, as :meth:`add_all` does."""
-        with _process.lock:
+        with process.lock:
             if not self.add_all(series, generation):
                 return False
             self._active[active] -= 1
@@ -71,23 +71,23 @@ class Counts:
 
     def zero(self, series: Iterable[Series]) -> None:
         """Have counts that were never made begin at 0, so that the first one is an increase."""
-        with _process.lock:
+        with process.lock:
             for one in series:
                 self._totals[one] += 0
 
     def totals(self) -> dict[Series, int]:
         """All counts so far."""
-        with _process.lock:
+        with process.lock:
             return dict(self._totals)
 
     def active(self) -> dict[Series, int]:
         """How many are running."""
-        with _process.lock:
+        with process.lock:
             return dict(self._active)
 
     def _become(self, heir: Counts) -> None:
         """Go over to another's; what is still running then ends there."""
-        with _process.lock:
+        with process.lock:
             for series, number in self._totals.items():
                 heir._totals[series] += number
             for series, number in self._active.items():
@@ -115,7 +115,7 @@ class CountGroup(Counts):
 
     def of(self, kernel: Any) -> Counts:
         """The counts of a kernel, as long as it lives."""
-        with _process.lock:
+        with process.lock:
             counts = self._kernels.get(id(kernel))
             if counts is None:
                 counts = Counts()
@@ -140,7 +140,7 @@ class CountGroup(Counts):
             counts._become(heir)
 
     def _sum(self, read: Any) -> dict[Series, int]:
-        with _process.lock:
+        with process.lock:
             return add_up(read(counts) for counts in (self, *list(self._kernels.values())))
 
     def _clear(self) -> None:
@@ -172,7 +172,7 @@ def add_up(parts: Iterable[dict[Series, int]]) -> dict[Series, int]:
     return total
 
 
-class _Process:
+class Process:
     """All counts of this process.
 
     Attributes:
@@ -196,7 +196,7 @@ class _Process:
             group._clear()
 
 
-_process: Final = _Process()
+process: Final = Process()
 
 
 def group_of(system: str, destination: Any = None) -> CountGroup:
@@ -208,10 +208,10 @@ def group_of(system: str, destination: Any = None) -> CountGroup:
             default. Once it is gone, its counts are the process's only.
     """
     key = (system, _USUAL if destination is None else id(destination))
-    with _process.lock:
-        group = _process.groups.get(key)
+    with process.lock:
+        group = process.groups.get(key)
         if group is None:
-            group = _process.groups[key] = CountGroup(system)
+            group = process.groups[key] = CountGroup(system)
             if destination is not None:
                 weakref.finalize(destination, _leave_to_process, key).atexit = False
         return group
@@ -223,18 +223,13 @@ _GONE: Final = "gone"
 
 def _leave_to_process(key: tuple[str, int | str]) -> None:
     """Keep the counts of a destination that is gone, as the process's."""
-    with _process.lock:
-        group = _process.groups.pop(key)
-        left = _process.groups.setdefault((key[0], _GONE), CountGroup(key[0]))
+    with process.lock:
+        group = process.groups.pop(key)
+        left = process.groups.setdefault((key[0], _GONE), CountGroup(key[0]))
         group.leave_to(left)
 
 
 def groups() -> list[CountGroup]:
     """All groups of this process."""
-    with _process.lock:
-        return list(_process.groups.values())
-
-
-def generation() -> int:
-    """How many forks lead to this process; a child's counts begin anew."""
-    return _process.generation
+    with process.lock:
+        return list(process.groups.values())

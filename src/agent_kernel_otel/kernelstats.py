@@ -99,11 +99,11 @@ class _Baseline:
     def totals(self) -> dict[Series, int]:
         """What is to be left out; nothing in a child of the process that was reset."""
         totals, generation = self._state
-        return totals if generation == counts.generation() else {}
+        return totals if generation == counts.process.generation else {}
 
     def move_to(self, totals: dict[Series, int]) -> None:
         """Leave out what has been counted by now."""
-        self._state = totals, counts.generation()
+        self._state = totals, counts.process.generation
 
 
 class KernelStats:

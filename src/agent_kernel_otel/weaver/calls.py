@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.counts import generation
+from agent_kernel_otel.counts import process
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Operation
 from agent_kernel_otel.scrub import identifier, scrub_text
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from agent_kernel_otel.counts import Series
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+    from agent_kernel_otel.weaver.kernels import KernelFacts
     from agent_kernel_otel.weaver.series import CapabilitySeries
 
 
@@ -49,10 +50,10 @@ class KernelCall(Operation):
         instrumentation: The adapter under whose configuration it runs.
         kernel: The kernel called.
         name: The kind of span.
+        facts: What is known of the kernel.
         telling: Whether it may give spans and events; if not, it is counted only.
 
     Attributes:
-        facts: What is known of the kernel.
         counted: What it came to, to be counted when it ends.
         generation: In which process it began.
         action_id: The kernel's audit id of it, once known.
@@ -63,12 +64,18 @@ class KernelCall(Operation):
     refusal_told = False
 
     def __init__(
-        self, instrumentation: WeaverInstrumentation, kernel: Any, name: str, *, telling: bool
+        self,
+        instrumentation: WeaverInstrumentation,
+        kernel: Any,
+        name: str,
+        facts: KernelFacts,
+        *,
+        telling: bool,
     ) -> None:
         self.instrumentation = instrumentation
-        self.facts = instrumentation.kernels.of(kernel)
+        self.facts = facts
         self.counted: list[Series] = []
-        self.generation = generation()
+        self.generation = process.generation
         super().__init__(
             instrumentation.telemetry, kernel, name, instrumentation.views[name], telling=telling
         )
@@ -84,6 +91,8 @@ class KernelCall(Operation):
         """
         if self.kernel is None:
             self.facts.counts.add(series, number)
+        elif number == 1:
+            self.counted.append(series)
         else:
             self.counted.extend([series] * number)
 
@@ -227,9 +236,9 @@ class CapabilityCall(KernelCall):
     ) -> None:
         self._principal = principal
         self._capability_id = capability_id = read(subject, "capability_id")
-        known = registered(kernel, capability_id)
-        self.described = instrumentation.kernels.of(kernel).about(capability_id, known)
-        super().__init__(instrumentation, kernel, name, telling=telling)
+        facts = instrumentation.kernels.of(kernel)
+        self.described = facts.about(capability_id, registered(kernel, capability_id))
+        super().__init__(instrumentation, kernel, name, facts, telling=telling)
 
     def start_attributes(self) -> Attributes:
         """What is said of the kernel and of the capability, and who calls."""
@@ -255,7 +264,8 @@ class CapabilityCall(KernelCall):
 
     def series(self) -> CapabilitySeries:
         """Under what it is counted."""
-        self._look_again()
+        if self.described.capability is None:
+            self._look_again()
         return self.described.series
 
     def describe_deferred(self) -> None:
@@ -266,7 +276,7 @@ class CapabilityCall(KernelCall):
 
     def _look_again(self) -> None:
         # The kernel's own call loads a capability of a deferred namespace.
-        if self.described.capability is None and self.kernel is not None:
+        if self.kernel is not None:
             known = registered(self.kernel, self._capability_id)
             if known is not None:
                 self.described = self.facts.about(self._capability_id, known)
@@ -407,7 +417,8 @@ class DiscoverCall(KernelCall):
         *,
         telling: bool,
     ) -> None:
-        super().__init__(instrumentation, kernel, semconv.DISCOVER, telling=telling)
+        facts = instrumentation.kernels.of(kernel)
+        super().__init__(instrumentation, kernel, semconv.DISCOVER, facts, telling=telling)
 
     def describe(self, result: Any) -> None:
         """Add how much was found."""
@@ -429,7 +440,8 @@ class ImportCall(KernelCall):
         telling: bool,
     ) -> None:
         self._trust_policy = kwargs.get("trust_policy", "most_restrictive")
-        super().__init__(instrumentation, kernel, semconv.IMPORT, telling=telling)
+        facts = instrumentation.kernels.of(kernel)
+        super().__init__(instrumentation, kernel, semconv.IMPORT, facts, telling=telling)
 
     def start_attributes(self) -> Attributes:
         """Add the trust policy."""

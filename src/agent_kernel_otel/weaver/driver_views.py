@@ -55,7 +55,7 @@ class DriverView:
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         """One attempt, from its first step to its end."""
         call = self._call
-        if call.action_id is None:
+        if call.recording and call.action_id is None:
             _note_action(call, args, kwargs)
         attempt = call.attempting(self._tried_as)
         try:

@@ -194,7 +194,9 @@ class InvokeCall(CapabilityCall):
             self._settle_attempts(cancelled=False)
         self._attempts += 1
         self._driver_id = name = identifier(driver_id) or ""
-        span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
+        span = None
+        if self.recording:
+            span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
         self._open_attempt = attempt = Attempt(name, span, perf_counter_ns())
         return attempt
 
@@ -330,7 +332,8 @@ class InvokeCall(CapabilityCall):
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the invocation; what its result tells is counted whether or not it is recorded."""
         try:
-            self._settle_attempts(cancelled=classify(error).status == "cancelled")
+            if self._late_attempt is not None or self._open_attempt is not None:
+                self._settle_attempts(cancelled=classify(error).status == "cancelled")
             if error is None and not self.stream and not self._dry_run:
                 self.add_frame(result)
             if self._last_frame is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import SUCCESS, Outcome
@@ -56,14 +56,9 @@ _CATEGORIES: Final = {
 }
 
 
-def is_foreign(collaborator: object) -> bool:
-    """Whether a collaborator's class is the user's, and not the kernel's own."""
-    kind: Any = type(collaborator)
-    return _is_foreign_class(kind)
-
-
 @lru_cache(maxsize=256)  # mocks have a class each: the last ones are enough
-def _is_foreign_class(kind: type) -> bool:
+def is_foreign(kind: type) -> bool:
+    """Whether a collaborator's class is the user's, and not the kernel's own."""
     return not str(kind.__module__).startswith(_OWN_MODULES)
 
 

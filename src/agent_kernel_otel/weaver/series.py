@@ -142,6 +142,7 @@ def _series_of(capability: str, safety_class: str) -> CapabilitySeries:
     return CapabilitySeries(capability, safety_class)
 
 
+@lru_cache(maxsize=1024)
 def attempt_series(driver_id: str, status: str, error_type: str | None) -> Series:
     """The series of a driver's attempt."""
     driver, error = _drivers.label(driver_id), _error_types.label(error_type)
@@ -167,10 +168,16 @@ def exhaustion_series(session: str) -> Series:
     return (semconv.BUDGET_EXHAUSTIONS.name, _sessions.label(session))
 
 
-def record_series(metric: semconv.MetricDefinition, event_type: str) -> Series:
-    """The series of an audit record."""
-    known = event_type in ATTRIBUTES[semconv.EVENT_TYPE].values
-    return (metric.name, event_type if known else OTHER)
+@lru_cache(maxsize=64)
+def record_series(metric: str, event_type: object) -> Series:
+    """The series of an audit record.
+
+    Args:
+        metric: Name of the metric.
+        event_type: The record's own word for what it is about.
+    """
+    known = ATTRIBUTES[semconv.EVENT_TYPE].values
+    return (metric, event_type if isinstance(event_type, str) and event_type in known else OTHER)
 
 
 def engine_label(name: str) -> str | None:

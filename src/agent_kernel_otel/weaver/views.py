@@ -19,7 +19,7 @@ from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
-from agent_kernel_otel.weaver.evictions import StoreSize
+from agent_kernel_otel.weaver.evictions import Held, evicted_from, held_by
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import (
     classify,
@@ -90,7 +90,7 @@ class TokenProviderView(View):
         """Check the token, and tell how that ended."""
         call, provider = self._call, self._real
         span = None
-        if is_foreign(provider):
+        if is_foreign(type(provider)):
             # The app's own provider may open spans: they belong under this one.
             span = call.open_child(
                 semconv.POLICY,
@@ -154,7 +154,7 @@ class FirewallView(View):
     def transform(self, *args: Any, **kwargs: Any) -> Any:
         """Turn a raw result into a frame, and tell what that changed."""
         call, firewall = self._call, self._real
-        span = call.open_child(semconv.FIREWALL, {}) if is_foreign(firewall) else None
+        span = call.open_child(semconv.FIREWALL, {}) if is_foreign(type(firewall)) else None
         started, began = time_ns(), perf_counter_ns()
         try:
             with Aside(context_of(span)):
@@ -171,7 +171,7 @@ class FirewallView(View):
         """Turn the chunks of a stream into frames: one span for all of them."""
         call, firewall = self._call, self._real
         call.firewall_began()
-        if not is_foreign(firewall):
+        if not is_foreign(type(firewall)):
             # The kernel's own firewall needs no step of ours for each chunk.
             return firewall.apply_stream(*args, **kwargs)
         with Aside():
@@ -188,10 +188,7 @@ class RouterView(View):
 
     def route(self, *args: Any, **kwargs: Any) -> Any:
         """Find the drivers to try."""
-        router = self._real
-        return _inner_step(
-            self._call, semconv.ROUTE, router, router.route, args, kwargs, _route_said
-        )
+        return _inner_step(self._call, semconv.ROUTE, self._real.route, args, kwargs, _route_said)
 
 
 class HandleStoreView(View):
@@ -203,22 +200,28 @@ class HandleStoreView(View):
     def store(self, *args: Any, **kwargs: Any) -> Any:
         """Keep a full result, and count it with what had to make room for it."""
         call, store = self._call, self._real
-        before = StoreSize(store)
-        handle = _inner_step(call, semconv.HANDLE, store, store.store, args, kwargs)
+        held = held_by(store)
+        if call.debug or is_foreign(type(store)):
+            handle = _inner_step(call, semconv.HANDLE, store.store, args, kwargs)
+        else:
+            # The kernel's own looks at no kernel, and opens no span.
+            handle = store.store(*args, **kwargs)
         call.count(HANDLE_STORED)
-        _count_evicted(call, before, stored=1)
+        if len(held.handles) != held.number + 1:
+            _count_evicted(call, store, held, stored=1)
         return handle
 
     def expand(self, *args: Any, **kwargs: Any) -> Any:
         """Give out a part of a full result; older releases have no action id here."""
-        if isinstance(self._call, ExpandCall):
-            self._call.acts_as(kwargs.get("action_id"))
-        before = StoreSize(self._real)
+        call, store = self._call, self._real
+        if isinstance(call, ExpandCall):
+            call.acts_as(kwargs.get("action_id"))
+        held = held_by(store)
         try:
             with Aside():
-                return self._real.expand(*args, **kwargs)
+                return store.expand(*args, **kwargs)
         finally:
-            _count_evicted(self._call, before, stored=0)
+            _count_evicted(call, store, held, stored=0)
 
 
 class TraceStoreView(View):
@@ -231,25 +234,24 @@ class TraceStoreView(View):
         """Write an audit record, and count it."""
         record = argument(args, kwargs, 0, "trace")
         call, store = self._call, self._real
-        call.acts_as(read(record, "action_id"))
-        event_type = identifier(read(record, "event_type")) or _EVENT_TYPES.get(call.name, "")
+        if call.action_id is None:
+            call.acts_as(read(record, "action_id"))
+        event_type = read(record, "event_type") or _EVENT_TYPES.get(call.name)
         evicted = read(store, "evicted_count")
         try:
-            result = _inner_step(
-                call,
-                semconv.AUDIT,
-                store,
-                store.record,
-                args,
-                kwargs,
-                lambda _: {semconv.EVENT_TYPE: event_type},
-            )
+            if call.debug or is_foreign(type(store)):
+                said = {semconv.EVENT_TYPE: identifier(event_type) or ""}
+                result = _inner_step(
+                    call, semconv.AUDIT, store.record, args, kwargs, lambda _: said
+                )
+            else:
+                result = store.record(*args, **kwargs)
         except BaseException:
-            call.count(record_series(semconv.AUDIT_FAILURES, event_type))
+            call.count(record_series(semconv.AUDIT_FAILURES.name, event_type))
             raise
-        call.count(record_series(semconv.AUDIT_RECORDS, event_type))
-        if isinstance(evicted, int):
-            call.count(AUDIT_EVICTED, read(store, "evicted_count") - evicted)
+        call.count(record_series(semconv.AUDIT_RECORDS.name, event_type))
+        if evicted is not None:
+            _count_dropped(call, store, evicted)
         return result
 
 
@@ -284,7 +286,7 @@ class BudgetView(View):
 
     def _aside(self, method: Any, args: Any, kwargs: Any) -> Any:
         # The kernel's own manager looks at no kernel, and needs no coroutine of ours around it.
-        if not is_foreign(self._real):
+        if not is_foreign(type(self._real)):
             return method(*args, **kwargs)
         return _awaited_aside(method, args, kwargs)
 
@@ -348,12 +350,9 @@ def _tell_firewall(
 
 
 def _inner_step(
-    call: KernelCall, name: str, owner: Any, method: Any, args: Any, kwargs: Any, said: Any = None
+    call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
 ) -> Any:
     """Call a collaborator, as a span of its own at level ``debug``."""
-    if not call.debug and not is_foreign(owner):
-        # The kernel's own looks at no kernel, and opens no span.
-        return method(*args, **kwargs)
     span = call.open_child(name, {}) if call.debug else None
     try:
         with Aside(context_of(span)):
@@ -366,12 +365,20 @@ def _inner_step(
     return result
 
 
-def _count_evicted(call: KernelCall, before: StoreSize, *, stored: int) -> None:
+def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> None:
     try:
-        for reason, number in before.evicted(stored):
+        for reason, number in evicted_from(store, held, stored):
             call.count(EVICTED[reason], number)
     except Exception:
         faults.swallow("counting evicted handles")
+
+
+def _count_dropped(call: KernelCall, store: Any, before: Any) -> None:
+    try:
+        if store.evicted_count != before:
+            call.count(AUDIT_EVICTED, store.evicted_count - before)
+    except Exception:
+        faults.swallow("counting evicted audit records")
 
 
 def _describe_step(said: Any, result: Any) -> dict[str, Any]:
@@ -397,7 +404,7 @@ def _denying_rule(engine: Any, error: BaseException, args: Any, kwargs: Any) -> 
     Only the kernel's own declarative engine qualifies, of that very class: its ``explain``
     matches the same rules again and keeps no state. Any other engine is asked nothing.
     """
-    if type(engine).__name__ != "DeclarativePolicyEngine" or is_foreign(engine):
+    if type(engine).__name__ != "DeclarativePolicyEngine" or is_foreign(type(engine)):
         return None
     if classify(error).status != "denied" or "evaluate" in getattr(engine, "__dict__", ()):
         return None
@@ -423,7 +430,7 @@ def token_provider_view(call: KernelCall, provider: Any) -> Any:
     wanted = call.recording or call.instrumentation.measured.policy is not None
     if isinstance(call, GrantCall):
         wanted = False
-    return TokenProviderView(call, provider) if wanted or is_foreign(provider) else provider
+    return TokenProviderView(call, provider) if wanted or is_foreign(type(provider)) else provider
 
 
 def router_view(call: InvokeCall, router: Any) -> Any:
@@ -432,10 +439,10 @@ def router_view(call: InvokeCall, router: Any) -> Any:
     That the kernel asks for one tells that it has accepted the token.
     """
     call.token_accepted = True
-    return RouterView(call, router) if call.debug or is_foreign(router) else router
+    return RouterView(call, router) if call.debug or is_foreign(type(router)) else router
 
 
 def firewall_view(call: InvokeCall, firewall: Any) -> Any:
     """A view where its work is told or measured, or where the firewall is the app's own code."""
     wanted = call.recording or call.instrumentation.measured.firewall is not None
-    return FirewallView(call, firewall) if wanted or is_foreign(firewall) else firewall
+    return FirewallView(call, firewall) if wanted or is_foreign(type(firewall)) else firewall
