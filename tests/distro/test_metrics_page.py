@@ -377,9 +377,10 @@ def test_the_page_of_a_prefork_server_is_that_of_the_process_that_forks(
             scrape(port)
 
 
-def test_a_process_that_is_started_anew_says_whose_the_page_is() -> None:
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_is_started_anew_says_whose_the_page_is(method: str) -> None:
     with ScrapedApp.of(APP) as app:
-        assert app.tell("multiprocess spawn") == "0"
+        assert app.tell(f"multiprocess {method}") == "0"
         (line,) = app.errors()
         assert f"shows process {app.process.pid} only, which has started this one" in line
         assert app.tell("listening") == "1"
