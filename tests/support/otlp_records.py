@@ -160,12 +160,12 @@ def items(signal: str, message: dict[str, Any]) -> Iterator[Item]:
     """The spans, log records or metrics of a request in OTLP's JSON encoding."""
     resources, scopes, leaves = _LEVELS[signal]
     for resource in message.get(resources, []):
-        resource_attributes = _attributes(resource.get("resource", {}))
+        resource_attributes = attributes(resource.get("resource", {}))
         for scope in resource.get(scopes, []):
             for raw in scope.get(leaves, []):
                 yield Item(
                     name=str(raw.get("name", raw.get("eventName", ""))),
-                    attributes=_attributes(raw),
+                    attributes=attributes(raw),
                     resource=resource_attributes,
                     scope=str(scope.get("scope", {}).get("name", "")),
                     raw=raw,
@@ -193,7 +193,8 @@ def _with_ids_in_hexadecimal(raw: Any) -> Any:
     }
 
 
-def _attributes(raw: dict[str, Any]) -> dict[str, Any]:
+def attributes(raw: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of an item or a point in OTLP's JSON encoding, as plain values."""
     return {pair["key"]: _value(pair.get("value", {})) for pair in raw.get("attributes", [])}
 
 
