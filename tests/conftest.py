@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent_kernel_otel.faults import faults
+from tests.support import counting
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,11 @@ def _our_faults_are_raised() -> Iterator[None]:
     faults.reraise = True
     yield
     faults.reraise = False
+
+
+@pytest.fixture(autouse=True)
+def _counts_begin_anew() -> None:
+    counting.begin_anew()
 
 
 @pytest.fixture(autouse=True)
