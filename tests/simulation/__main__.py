@@ -14,20 +14,30 @@ _SHOWN = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play the seeds that are asked for; 1 if one of them failed."""
+    """Play what is asked for; 1 if a seed failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the seed, or the first of several")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
     parser.add_argument("--minutes", type=float, help="play seeds for as long as this")
     parser.add_argument("--count", type=int, default=OPERATIONS, help="operations of each seed")
     parser.add_argument("--telemetry", action="store_true", help="print the seed's telemetry only")
+    parser.add_argument("--plant", help="a defect to plant into the product first")
     options = parser.parse_args(arguments)
+    if options.plant is not None:
+        from tests.simulation.defects import planted
+
+        with planted(options.plant):
+            return _play(options)
+    return _play(options)
+
+
+def _play(options: argparse.Namespace) -> int:
     if options.telemetry:
         sys.stdout.write(telemetry_of(plan_of(options.seed, options.count)))
         return 0
     failed = [seed for seed in _seeds(options) if not _passes(seed, options.count)]
     for seed in failed:
-        print(f"seed {seed} failed; again: {_command(seed, options.count)}")
+        print(f"seed {seed} failed; again: {_command(seed, options)}")
     return 1 if failed else 0
 
 
@@ -61,8 +71,9 @@ def _passes(seed: int, count: int) -> bool:
     return not problems
 
 
-def _command(seed: int, count: int) -> str:
-    more = "" if count == OPERATIONS else f" --count {count}"
+def _command(seed: int, options: argparse.Namespace) -> str:
+    more = "" if options.count == OPERATIONS else f" --count {options.count}"
+    more += f" --plant {options.plant}" if options.plant else ""
     return f"python -m tests.simulation --seed {seed}{more}"
 
 

@@ -92,12 +92,46 @@ class Recorder(SpanProcessor):
 
 
 class RaisingProcessor(SpanProcessor):
-    """A processor of the application's that fails for the operations of the plan."""
+    """A processor of the application's that fails for the operations of the plan.
+
+    Attributes:
+        raised: How often it did.
+    """
+
+    def __init__(self) -> None:
+        self.raised = 0
+
+    def on_start(self, span: Span, parent_context: Any = None) -> None:
+        self._raise_if("processor_refuses")
 
     def on_end(self, span: ReadableSpan) -> None:
+        self._raise_if("processor_raises")
+
+    def _raise_if(self, chance: str) -> None:
         run = current.get()
-        if run is not None and "processor_raises" in run.op.chances:
+        if run is not None and chance in run.op.chances:
+            self.raised += 1
             raise RuntimeError("the processor failed")
+
+
+class _AtStart(SpanProcessor):
+    """The first processor, whose failure the others do not see."""
+
+    def __init__(self, raising: RaisingProcessor) -> None:
+        self._raising = raising
+
+    def on_start(self, span: Span, parent_context: Any = None) -> None:
+        self._raising.on_start(span, parent_context)
+
+
+class _AtEnd(SpanProcessor):
+    """The last one."""
+
+    def __init__(self, raising: RaisingProcessor) -> None:
+        self._raising = raising
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._raising.on_end(span)
 
 
 class FailingSpanExporter(SpanExporter):
@@ -136,6 +170,16 @@ class FailingMetricExporter(MetricExporter):
         """Nothing to let go of."""
 
 
+class PatientReader(InMemoryMetricReader):
+    """Never gives up: the SDK takes deadlines from the wall clock, which jumps here."""
+
+    def get_metrics_data(self) -> MetricsData | None:
+        with self._lock:
+            self.collect(timeout_millis=1e15)
+            data, self._metrics_data = self._metrics_data, None
+        return data
+
+
 class Capture:
     """Providers of one simulated process.
 
@@ -149,14 +193,16 @@ class Capture:
         self.tracer_provider = TracerProvider(
             resource=resource, id_generator=SeededIds(rng), shutdown_on_exit=False
         )
+        self.raising = RaisingProcessor()
+        self.tracer_provider.add_span_processor(_AtStart(self.raising))
         self.tracer_provider.add_span_processor(self.recorder)
         failing = FailingSpanExporter(random.Random(rng.getrandbits(64)))
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(failing))
-        self.tracer_provider.add_span_processor(RaisingProcessor())
+        self.tracer_provider.add_span_processor(_AtEnd(self.raising))
         self.logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
         self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
-        self.reader = InMemoryMetricReader()
+        self.reader = PatientReader()
         self._failing_reader = PeriodicExportingMetricReader(
             FailingMetricExporter(random.Random(rng.getrandbits(64)), AggregationTemporality.DELTA),
             export_interval_millis=86_400_000,
@@ -167,7 +213,7 @@ class Capture:
 
     def export(self) -> None:
         """Collect as an exporter would whose exports fail now and then."""
-        self._failing_reader.collect()
+        self._failing_reader.collect(timeout_millis=1e15)
 
     def events(self) -> dict[int, list[tuple[str, str]]]:
         """Name and severity of the log events, by operation."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tests.simulation.checks import Evidence, check
-from tests.simulation.model import Labels, Series, Told
+from tests.simulation.plan import NESTED
+from tests.simulation.told import Labels, Series, Told
 
 _ID, _CLASS, _STATUS = (
     f"agent_kernel.{name}" for name in ("capability_id", "safety_class", "status")
@@ -76,7 +77,7 @@ def _since_reset(evidence: Evidence, kernel: str | None) -> list[Told]:
     return [
         told
         for number, told in evidence.told.items()
-        if number > after and kernel in {None, told.kernel}
+        if number % NESTED > after and kernel in {None, told.kernel}
     ]
 
 
@@ -84,8 +85,8 @@ def _since_reset(evidence: Evidence, kernel: str | None) -> list[Told]:
 def each_round_is_counted_at_once(evidence: Evidence) -> Iterator[str]:
     """What runs at the same time is counted when it is over, and nothing before or after."""
     for ops, counted in evidence.traced.rounds:
-        numbers = [op.number for op in ops]
-        expected = _sum(evidence.told[number] for number in numbers)
+        numbers = [each.number for op in ops for each in op.all()]
+        expected = _sum(evidence.told[number] for number in numbers if number in evidence.told)
         for difference in _differences(evidence, expected, counted):
             kinds = ", ".join(f"{op.kind} {op.number}" for op in ops)
             yield f"{difference} (after {kinds})"
@@ -196,7 +197,8 @@ def _exported_counts(evidence: Evidence) -> dict[Series, int]:
     for (name, attributes), point in evidence.traced.exported.items():
         short = name.removeprefix("agent_kernel.")
         if short in _KEYS and short not in _HISTOGRAMS:
-            found[(name, *_labels(short, dict(attributes)))] = point.value
+            series = (name, *_labels(short, dict(attributes)))
+            found[series] = point.value
     return found
 
 
@@ -270,13 +272,19 @@ def totals_never_fall(evidence: Evidence) -> Iterator[str]:
 
 
 @check
+def forked_children_begin_at_zero(evidence: Evidence) -> Iterator[str]:
+    """A child counts its own operations only, and none of its parent's values is told twice."""
+    yield from evidence.traced.children
+
+
+@check
 def gauges_are_true(evidence: Evidence) -> Iterator[str]:
     """Gauges of handles tell what the stores of the kernels hold that are left."""
     sites = evidence.traced.world.sites
-    stores = [vars(site.kernel)["_handle_store"] for site in sites]
+    stores = {id(store): store for store in (vars(site.kernel)["_handle_store"] for site in sites)}
     held = {
-        "agent_kernel.handles_active": sum(len(store._meta) for store in stores),
-        "agent_kernel.memory_usage": sum(store.current_bytes for store in stores),
+        "agent_kernel.handles_active": sum(len(store._meta) for store in stores.values()),
+        "agent_kernel.memory_usage": sum(store.current_bytes for store in stores.values()),
     }
     for metric, value in held.items():
         found = [point.value for (name, _), point in evidence.traced.exported.items()

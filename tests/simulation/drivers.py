@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,7 @@ from weaver_kernel.models import RawResult
 from tests.simulation.clock import SimClock
 from tests.simulation.faults import exception_of
 from tests.simulation.journal import Entry, Run, failure_of
-from tests.simulation.plan import ANSWERS, CAPABILITIES, Attempt
+from tests.simulation.plan import ANSWERS, CAPABILITIES, Attempt, Op
 
 RunOf = Callable[[ExecutionContext], Run]
 
@@ -26,11 +26,21 @@ class Behaviour:
     Args:
         clock: The world's clock.
         run_of: Finds the operation that a driver is asked for.
+        fork: Makes another process of this one.
+        perform: Performs an operation, here and now.
     """
 
-    def __init__(self, clock: SimClock, run_of: RunOf) -> None:
+    def __init__(
+        self,
+        clock: SimClock,
+        run_of: RunOf,
+        fork: Callable[[], None],
+        perform: Callable[[Op], Awaitable[None]],
+    ) -> None:
         self.clock = clock
         self.run_of = run_of
+        self._fork = fork
+        self._perform = perform
 
     def begin(self, driver_id: str, ctx: ExecutionContext) -> tuple[Run, Attempt]:
         """Write down that an attempt begins, and look up what it is to do."""
@@ -55,8 +65,12 @@ class Behaviour:
         """Take the time that the plan says, which can be for ever."""
         for pause in attempt.pauses:
             await asyncio.sleep(pause)
+            if "forks" in run.op.chances and run.count("fork") == 0:
+                self._fork()
             if "wall_clock_jumps" in run.op.chances and run.count("jump") == 0:
                 self.clock.jump(run.op.choices["jump"] * 10**9)
+        if run.op.nested is not None and run.count("nested") == 0:
+            await self._perform(run.op.nested)
         if attempt.fault in {"driver.hangs", "driver.hangs_and_complains"}:
             try:
                 await asyncio.get_running_loop().create_future()
@@ -90,6 +104,8 @@ class Behaviour:
                     await self.spend(run, attempt)
                     self.fail(run, attempt)
                 data: dict[str, Any] = {"n": chunk, "text": "mail a@example.com now"[: 5 * chunk]}
+                if chunk == 0 and attempt.answer % 3 == 0:
+                    data["rows"] = [{"email": "a@example.com"}]
                 if chunk == attempt.chunks - 1 and attempt.answer % 2:
                     data["__is_final__"] = True
                 yield data

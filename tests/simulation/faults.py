@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -52,6 +53,7 @@ DRIVER_FAULTS: Final[dict[str, tuple[float, Callable[[], BaseException]]]] = {
     "driver.crash": (0.06, lambda: ConnectionError("reset by peer")),
     "driver.timeout": (0.04, lambda: TimeoutError("slow upstream")),
     "driver.refuses": (0.03, lambda: VendorRefusal("not yours", "vendor_driver")),
+    "driver.cancels": (0.01, asyncio.CancelledError),
     "driver.dies": (0.01, lambda: SimCrash("driver")),
 }
 
@@ -66,6 +68,9 @@ CHANCES: Final = {
     "suppressed": 0.04,
     "rootless": 0.05,
     "processor_raises": 0.03,
+    "processor_refuses": 0.01,
+    "nests": 0.04,
+    "forks": 0.001,
     "policy.returns_denied": 0.05,
 }
 

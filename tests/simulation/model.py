@@ -7,18 +7,14 @@ code with the product. Its input is the journal of a run in which the product ha
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.simulation.collaborators import DENYING_RULE
 from tests.simulation.journal import Entry, Failure, Run
 from tests.simulation.plan import CAPABILITIES, KernelPlan
+from tests.simulation.told import SpanTold, Told
 from tests.simulation.world import SAFETY
-
-Series = tuple[str | None, ...]
-Labels = tuple[str | None, ...]
 
 OTHER: Final = "_OTHER"
 _CATEGORIES: Final = {
@@ -46,45 +42,6 @@ _OPERATIONS: Final = {
     "dry_run": "agent_kernel.invoke", "stream": "agent_kernel.invoke",
     "expand": "agent_kernel.expand",
 }  # fmt: skip
-
-
-@dataclass
-class SpanTold:
-    """One span: its name, whether it ends as an error, and attributes that it must have.
-
-    An attribute of ``None`` must be absent.
-    """
-
-    name: str
-    failed: bool
-    attributes: dict[str, Any]
-
-
-@dataclass
-class Told:
-    """What one operation must be told by.
-
-    Attributes:
-        kernel: Name of the kernel.
-        root: Its span; ``None`` where it must have none.
-        children: The spans below it.
-        counts: What it adds to which series.
-        observations: Metric, labels and milliseconds of what it adds to histograms.
-        events: Name and severity of log events.
-    """
-
-    kernel: str
-    root: SpanTold | None = None
-    children: list[SpanTold] = field(default_factory=list)
-    counts: Counter[Series] = field(default_factory=Counter)
-    observations: list[tuple[str, Labels, float]] = field(default_factory=list)
-    events: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def count(self, metric: str, *labels: str | None, times: int = 1) -> None:
-        self.counts[(f"agent_kernel.{metric}", *labels)] += times
-
-    def observe(self, metric: str, nanoseconds: int, *labels: str | None) -> None:
-        self.observations.append((f"agent_kernel.{metric}", labels, nanoseconds / 1e6))
 
 
 class Model:
@@ -162,6 +119,8 @@ class _Telling:
         elif "unsampled" in op.chances and "rootless" not in op.chances:
             told.children.clear()
             told.count("unsampled_operations")
+        elif "processor_refuses" in op.chances:
+            told.children.clear()
         else:
             told.root = self._root()
 
@@ -176,7 +135,7 @@ class _Telling:
             **self.about,
         }
         root = {f"agent_kernel.{key}": value for key, value in attributes.items()}
-        root["error.type"] = failure.kind if failure else None
+        root["error.type"] = _error_type(failure)
         return SpanTold(_OPERATIONS[self.kind], self.status in {"error", "denied"}, root)
 
     def _child(self, name: str, *, failed: bool = False, error: Any = None, **said: Any) -> None:
@@ -301,17 +260,23 @@ class _Telling:
             end = over.get(number)
             failure = end.failure if end else None
             lasted = min(end.at if end else self.ended, self.ended) - entry.at
-            if failure is None or failure.kind == "GeneratorExit":
+            left = failure is not None and failure.kind == "GeneratorExit"
+            if failure is None or (
+                left and self.stream_end != "cancelled" and self.kind == "stream"
+            ):
                 yield driver_id, "success", None, lasted
-            elif failure.kind != "CancelledError":
+            elif failure.status != "cancelled":
                 yield driver_id, "error", failure.kind, lasted
-            elif entry is begun[-1] and self._cancelled_by_app():
+            elif entry is begun[-1] and not self._timed_out():
                 yield driver_id, "cancelled", "CancelledError", lasted
             else:
                 yield driver_id, "error", "TimeoutError", lasted
 
-    def _cancelled_by_app(self) -> bool:
-        return self.status == "cancelled"
+    def _timed_out(self) -> bool:
+        """Whether the kernel's deadline fired, and not somebody's cancellation."""
+        failure = self.failure
+        texts = [] if failure is None else [failure.text, *(text for _, text in failure.cause)]
+        return any(" timed out " in text for text in texts)
 
     def _reached_drivers(self) -> bool:
         run = self.run
@@ -385,6 +350,13 @@ class _Telling:
     def _step(self, name: str, failure: Failure | None) -> None:
         failed = failure is not None and failure.status != "cancelled"
         self._child(name, failed=failed, error=failure.kind if failure else None)
+
+
+def _error_type(failure: Failure | None) -> str | None:
+    if failure is None:
+        return None
+    # A task that is destroyed and not cancelled ends with GeneratorExit.
+    return "CancelledError" if failure.status == "cancelled" else failure.kind
 
 
 def session_of(kernel_id: str) -> str:

@@ -101,7 +101,8 @@ class Operations:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             run.failure = failure_of(error, run.injected)
-            self._take_back_cancellation()
+            if isinstance(error, asyncio.CancelledError):
+                self._take_back_cancellation()
             error.__traceback__ = None
         else:
             run.result = repr(result)
@@ -144,7 +145,11 @@ class Operations:
         return result
 
     async def _invoke(self, run: Run, site: Site) -> Any:
-        call = site.kernel.invoke(**self._arguments(run, site))
+        arguments = self._arguments(run, site)
+        if run.op.number % 2:
+            call = site.kernel.invoke(arguments.pop("token"), **arguments)
+        else:
+            call = site.kernel.invoke(**arguments)
         frame = await self._unless_cancelled(run, call)
         run.facts["frame"] = (frame.response_mode, redactions_of(frame))
         self._keep_handle(frame, run, site)
@@ -203,7 +208,9 @@ class Operations:
                 self._keep_handle(frame, run, site)
                 if dict(copy_context().items()) != before:
                     run.leaks.append("between two frames")
-                if choices["rest"] is not None:
+                if choices["rest"] == "forever":
+                    await asyncio.get_running_loop().create_future()
+                elif choices["rest"] is not None:
                     await asyncio.sleep(choices["rest"])
             if choices["end"] == "throw":
                 await self._throw(run, holder[0])

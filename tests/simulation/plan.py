@@ -22,6 +22,10 @@ ANSWERS: Final[tuple[Any, ...]] = (
     [], None, 7,
     [{"id": 1, "text": "long " * 60}],
 )  # fmt: skip
+NESTED: Final = 10_000_000
+"""What the number of a nested operation is higher by."""
+ORPHANS: Final = 8
+"""Operations whose event loop dies under them, at the end of each seed."""
 DEADLINE: Final = 47.777_000_1
 """Seconds that an attempt may take, where its token says so: no pause lasts as long."""
 
@@ -74,6 +78,7 @@ class Op:
         chances: What else befalls it.
         attempts: What drivers do when asked the first time, the second, ...
         work: By place, the nanoseconds that it takes there.
+        nested: What its driver does to a kernel, meanwhile.
     """
 
     number: int
@@ -85,6 +90,13 @@ class Op:
     chances: frozenset[str]
     attempts: tuple[Attempt, ...]
     work: Mapping[str, int]
+    nested: Op | None = None
+
+    def all(self) -> Iterator[Op]:
+        """This one, and the one in it."""
+        yield self
+        if self.nested is not None:
+            yield self.nested
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,7 @@ class KernelPlan:
     routes: Mapping[str, tuple[str, ...]]
     budget: int | None
     shares_budget_with: int | None
+    shares_stores_with: int | None
     max_handles: int | None
     max_bytes: int | None
     traces: str
@@ -131,6 +144,7 @@ class Plan:
     span_level: str = "info"
     kernels: list[KernelPlan] = field(init=False)
     rounds: list[Round] = field(init=False)
+    orphans: tuple[Op, ...] = field(init=False)
     injector: FaultInjector = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +152,7 @@ class Plan:
         self.injector = FaultInjector(random.Random(rng.getrandbits(64)))
         self.kernels = [self._kernel(number) for number in range(rng.randint(4, 6))]
         self.rounds = list(self._rounds())
+        self.orphans = tuple(self._orphan(self.count + 1 + each) for each in range(ORPHANS))
 
     @property
     def turns_back(self) -> bool:
@@ -147,7 +162,8 @@ class Plan:
     @property
     def ops(self) -> Iterator[Op]:
         for each in self.rounds:
-            yield from each.ops
+            for op in each.ops:
+                yield from op.all()
 
     def _kernel(self, number: int) -> KernelPlan:
         rng = self._rng
@@ -168,6 +184,7 @@ class Plan:
             },
             budget=budget,
             shares_budget_with=rng.randrange(number) if sharing else None,
+            shares_stores_with=rng.randrange(number) if number and rng.random() < 0.2 else None,
             max_handles=rng.choice([5, 40]) if bounded == "handles" else None,
             max_bytes=rng.choice([400, 4_000]) if bounded == "bytes" else None,
             traces=rng.choice(["memory", "memory", "small", "jsonl", "foreign"]),
@@ -178,7 +195,7 @@ class Plan:
         rng, number = self._rng, 0
         while number < self.count:
             size = min(rng.choice([1, 1, 2, 4, 8]), self.count - number)
-            ops = tuple(self._op(number + 1 + each) for each in range(size))
+            ops = tuple(self._with_nested(self._op(number + 1 + each)) for each in range(size))
             number += size
             if not any(op.choices.get("end") == "drop" for op in ops):
                 # What closes a stream that was dropped comes later, and must not come too late.
@@ -200,13 +217,21 @@ class Plan:
         if rng.random() < 0.01:
             yield "reset one", rng.randrange(len(self.kernels))
 
+    def _with_nested(self, op: Op) -> Op:
+        if op.kind not in {"invoke", "stream"} or not self.injector.befalls("nests"):
+            return op
+        inner = self._op(op.number + NESTED)
+        while inner.kind not in {"grant", "invoke", "expand"} or "forks" in inner.chances:
+            inner = self._op(op.number + NESTED)
+        return replace(op, nested=inner)
+
     def _op(self, number: int) -> Op:
         rng, injector = self._rng, self.injector
         kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         chances = {
             name
             for name in ("wall_clock_jumps", "unsampled", "suppressed", "rootless",
-                         "processor_raises", "cancelled")
+                         "processor_raises", "processor_refuses", "cancelled", "forks")
             if injector.befalls(name)
         }  # fmt: skip
         places = _PLACES[kind]
@@ -228,6 +253,18 @@ class Plan:
             attempts,
             {},
         )
+
+    def _orphan(self, number: int) -> Op:
+        """An operation that waits for ever, in its driver or between two frames."""
+        op = self._op(number)
+        while op.kind not in {"invoke", "stream"}:
+            op = self._op(number)
+        choices = {**op.choices, "token": "fresh", "constraints": {}, "after": 2, "rest": "forever"}
+        choices["end"] = "drop"
+        fault = "driver.hangs" if op.kind == "invoke" else None
+        attempts = tuple(replace(each, fault=fault, chunks=3) for each in op.attempts)
+        chances = op.chances - {"cancelled"}
+        return replace(op, choices=choices, attempts=attempts, chances=chances, faults={})
 
     def _work(self) -> dict[str, int]:
         rng = self._rng

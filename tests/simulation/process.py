@@ -30,13 +30,14 @@ def quiet() -> Iterator[None]:
 
 
 def play(world: World, clock: SimClock) -> None:
-    """Play a world to its end, in an event loop of its own."""
+    """Play a world to its end, in an event loop of its own, and then what has no proper end."""
     loop = SimLoop(clock)
     try:
         loop.run_until_complete(world.play())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+    world.leave_behind()
 
 
 def play_bare(plan: Plan) -> World:

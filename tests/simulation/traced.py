@@ -15,6 +15,7 @@ from agent_kernel_otel import KernelInstrumentor, StatsSnapshot, kernel_stats, s
 from agent_kernel_otel.faults import faults
 from tests.simulation.capture import Capture, Points
 from tests.simulation.clock import SimClock, simulated_time
+from tests.simulation.forking import Forks
 from tests.simulation.model import session_of
 from tests.simulation.plan import Op, Plan, Round
 from tests.simulation.process import play, quiet
@@ -45,6 +46,7 @@ class Reader:
         self._read = read
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._looking = threading.Lock()
         self._last: dict[Any, float] = {}
         self.complaints: list[str] = []
         self.reads = 0
@@ -59,12 +61,13 @@ class Reader:
 
     def look(self) -> None:
         """Read once."""
-        now = self._read()
-        self.reads += 1
-        for series, before in self._last.items():
-            if now.get(series, 0) < before:
-                self.complaints.append(f"{series} fell from {before} to {now.get(series, 0)}")
-        self._last = now
+        with self._looking:
+            now = self._read()
+            self.reads += 1
+            for series, before in self._last.items():
+                if now.get(series, 0) < before:
+                    self.complaints.append(f"{series} fell from {before} to {now.get(series, 0)}")
+            self._last = now
 
     def _run(self) -> None:
         while not self._over.wait(0.02):
@@ -76,7 +79,8 @@ class Traced:
 
     Args:
         plan: What to play.
-        read_meanwhile: Whether a thread collects while the plan is played.
+        read_meanwhile: Whether a thread collects while the plan is played; if not, the process
+            forks where the plan says.
 
     Attributes:
         faults: How many faults the product swallowed.
@@ -86,6 +90,8 @@ class Traced:
         rounds: The operations of each round, and what the process counted meanwhile.
         unsettled: What was still active when nothing was running.
         complaints: What the reading thread saw.
+        children: What forked children found wrong.
+        forks: How many of them there were.
     """
 
     def __init__(self, plan: Plan, *, read_meanwhile: bool = True) -> None:
@@ -102,10 +108,14 @@ class Traced:
         self._before: Mapping[Any, int] = stats.snapshot().counts
         self._after_last: Mapping[Any, int] = self._before
         self._reader = Reader(self.capture.counters)
+        # A thread that reads may hold locks of the SDK when the process forks.
+        self._forks = None if read_meanwhile else Forks(plan, self.capture, self.clock)
         self._faults_before = faults.count
         self.world = self._play()
         self.faults = faults.count - self._faults_before
         self.complaints = self._reader.complaints
+        self.children = [] if self._forks is None else self._forks.complaints
+        self.forks = 0 if self._forks is None else self._forks.number
 
     def _play(self) -> World:
         capture, faults.reraise = self.capture, False
@@ -119,7 +129,7 @@ class Traced:
                 session=lambda kernel: session_of(kernel.kernel_id),
             )
             try:
-                world = World(self.plan, self.clock, self._on_event)
+                self._world = world = World(self.plan, self.clock, self._on_event)
                 if self._read_meanwhile:
                     self._reader.start()
                 play(world, self.clock)
@@ -141,12 +151,17 @@ class Traced:
             site: Site = about
             kernel_stats(site.kernel).reset()
             self.resets.append(Reset(site.name, self._played))
+        elif what == "fork":
+            if self._forks is not None:
+                self._forks.fork(about)
         elif what == "collect":
             self.capture.export()
             self._reader.look()
         elif what == "round":
             played: Round = about
             self._played = played.ops[-1].number
+            if self._forks is not None and self._forks.in_child:
+                self._forks.end_child(self._world)
             self._look_at_round(played)
 
     def _look_at_round(self, played: Round) -> None:

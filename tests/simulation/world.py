@@ -7,6 +7,7 @@ import asyncio
 import gc
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from weaver_kernel import Capability, CapabilityRegistry, Kernel, Principal, SafetyClass
 from weaver_kernel.models import SensitivityTag  # type: ignore[attr-defined]
 
-from tests.simulation.clock import SimClock
+from tests.simulation.clock import Deadlock, SimClock, SimLoop
 from tests.simulation.collaborators import (
     Witness,
     make_budget,
@@ -84,7 +85,12 @@ class World:
         self.complaints: list[str] = []
         self._on_event = on_event or (lambda _what, _site: None)
         self._witness = Witness(clock, self._run_of)
-        self._behaviour = Behaviour(clock, lambda ctx: self.runs[ctx.args["op"]])
+        self._behaviour = Behaviour(
+            clock,
+            lambda ctx: self.runs[ctx.args["op"]],
+            lambda: self._on_event("fork", self),
+            self._perform,
+        )
         self._folder = tempfile.TemporaryDirectory(prefix="simulation-")
         self._incarnations = 0
         self._operations = Operations(self)
@@ -120,14 +126,15 @@ class World:
         budget = self.sites[shared].budget if shared is not None and shared < number else None
         if budget is None and plan.budget is not None:
             budget = make_budget(witness, plan.budget, own=own)
+        stores = self._stores(number, folder)
         kernel = Kernel(
             registry,
             policy=make_engine(plan.engine, witness),
             token_provider=provider,
             router=make_router(witness, plan.routes, own=own),
             firewall=make_firewall(witness, own=own),
-            handle_store=make_handle_store(witness, plan.max_handles, plan.max_bytes, own=own),
-            trace_store=make_trace_store(plan.traces, witness, folder),
+            handle_store=stores[0],
+            trace_store=stores[1],
             budget_manager=budget,
             kernel_id=plan.name,
         )
@@ -139,6 +146,28 @@ class World:
         self._on_event("made", site)
         return site
 
+    def _stores(self, number: int, folder: Path) -> tuple[Any, Any]:
+        """A handle store and a trace store, which may be another kernel's too."""
+        plan, witness = self.plan.kernels[number], self._witness
+        shared = plan.shares_stores_with
+        if shared is not None and shared < len(self.sites):
+            owner = vars(self.sites[shared].kernel)
+            return owner["_handle_store"], owner["_trace_store"]
+        own = plan.own_classes
+        handles = make_handle_store(witness, plan.max_handles, plan.max_bytes, own=own)
+        return handles, make_trace_store(plan.traces, witness, folder)
+
+    def leave_behind(self) -> None:
+        """Begin operations that wait for ever, and close their event loop under them."""
+        loop = SimLoop(self.clock)
+        loop.set_exception_handler(lambda _loop, _context: None)
+        tasks = [loop.create_task(self._perform(op)) for op in self.plan.orphans]
+        with suppress(Deadlock):
+            loop.run_until_complete(asyncio.wait(tasks))
+        loop.close()
+        del tasks
+        gc.collect()
+
     # Playing --------------------------------------------------------------------------------
 
     async def play(self) -> None:
@@ -148,7 +177,7 @@ class World:
             for event, detail in each.events:
                 self._happens(event, detail)
             await self._play_round(each)
-            if number % 200 == 0:
+            if number % 1000 == 0:
                 gc.collect()
 
     def _happens(self, event: str, detail: int) -> None:
@@ -176,7 +205,7 @@ class World:
         site = self.sites[op.kernel]
         run = Run(op, site.name)
         self.runs[op.number] = run
-        current.set(run)
+        outer = current.set(run)
         with self._operations.surroundings(op):
             before = dict(copy_context().items())
             await self._operations.perform(run, site)
@@ -186,6 +215,8 @@ class World:
             for variable in {**before, **after}
             if before.get(variable) is not after.get(variable)
         ]
+        with suppress(ValueError):  # a task that is destroyed has lost its context
+            current.reset(outer)
 
     def close(self) -> None:
         """Remove what the world wrote."""
