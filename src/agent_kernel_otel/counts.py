@@ -3,16 +3,16 @@
 
 No OpenTelemetry here: they are counted with and without it, and read by whoever wants to.
 
-Safe under threads, tasks, signal handlers and finalizers: every change is made under one lock,
-which a thread that holds it can take again, and by statements that nothing in the same thread
-can come between.
+A number is a cell, found by its series once and kept by whoever counts in it often. Cells change
+under one lock, which a thread that holds it can take again, and by statements that nothing in the
+same thread can come between: so they are safe under threads, tasks, signal handlers and
+finalizers.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections import defaultdict
 from collections.abc import Iterable
 from threading import RLock
 from typing import Any, Final
@@ -23,95 +23,115 @@ Series = tuple[str | None, ...]
 """Name of a metric and the values of its attributes, in the order of its definition; ``None`` for
 one that is absent."""
 
+Numbers = dict[Series, int]
+
+
+class Cell:
+    """One number. To be changed by :class:`Counts` only."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
 
 class Counts:
-    """What one kernel did."""
+    """What one kernel did, and what of it is running."""
 
     __slots__ = ("_active", "_totals")
 
     def __init__(self) -> None:
-        self._totals: defaultdict[Series, int] = defaultdict(int)
-        self._active: defaultdict[Series, int] = defaultdict(int)
+        self._totals: dict[Series, Cell] = {}
+        self._active: dict[Series, Cell] = {}
+
+    def cell(self, series: Series) -> Cell:
+        """Where a series is counted, from 0 where it is new: so that the first is an increase."""
+        cell = self._totals.get(series)
+        # A key is only ever added once, also by two threads at a time.
+        return self._totals.setdefault(series, Cell()) if cell is None else cell
+
+    def active_cell(self, series: Series) -> Cell:
+        """Where it is counted how many are running."""
+        cell = self._active.get(series)
+        return self._active.setdefault(series, Cell()) if cell is None else cell
 
     def add(self, series: Series, number: int = 1) -> None:
         """Count one of a series, or several."""
+        cell = self.cell(series)
         with process.lock:
-            self._totals[series] += number
+            cell.number += number
 
-    def add_all(self, series: Iterable[Series], generation: int) -> bool:
-        """Count one of each.
-
-        Args:
-            series: What to count.
-            generation: In which process that came to pass, as ``process.generation`` had it.
-
-        Returns:
-            Whether it was this one; what its parent began a forked child does not count.
-        """
-        with process.lock:
-            if generation != process.generation:
-                return False
-            totals = self._totals
-            for one in series:
-                totals[one] += 1
-            return True
-
-    def begin(self, active: Series) -> None:
-        """Take note that something is running."""
-        with process.lock:
-            self._active[active] += 1
-
-    def end(self, active: Series, series: Iterable[Series], generation: int) -> bool:
-        """Take note that it is over, and count what it came to, as :meth:`add_all` does."""
-        with process.lock:
-            if not self.add_all(series, generation):
-                return False
-            self._active[active] -= 1
-            return True
-
-    def zero(self, series: Iterable[Series]) -> None:
-        """Have counts that were never made begin at 0, so that the first one is an increase."""
-        with process.lock:
-            for one in series:
-                self._totals[one] += 0
-
-    def totals(self) -> dict[Series, int]:
+    def totals(self) -> Numbers:
         """All counts so far."""
-        with process.lock:
-            return dict(self._totals)
+        return _read(self._totals)
 
-    def active(self) -> dict[Series, int]:
+    def active(self) -> Numbers:
         """How many are running."""
-        with process.lock:
-            return dict(self._active)
+        return _read(self._active)
 
-    def _become(self, heir: Counts) -> None:
-        """Go over to another's; what is still running then ends there."""
-        with process.lock:
-            for series, number in self._totals.items():
-                heir._totals[series] += number
-            for series, number in self._active.items():
-                heir._active[series] += number
-            self._totals = heir._totals
-            self._active = heir._active
+    def is_idle(self) -> bool:
+        """Whether nothing is running that will yet be counted."""
+        return not any(self.active().values())
 
-    def _clear(self) -> None:
-        self._totals.clear()
-        self._active.clear()
+    def take_over(self, other: Counts) -> None:
+        """Add another's counts to these, and leave none there but of what is still running."""
+        with process.lock:
+            for series, cell in list(other._totals.items()):
+                self.cell(series).number += cell.number
+                cell.number = 0
+
+    def clear(self) -> None:
+        """Begin at 0, in a forked child."""
+        for cell in (*self._totals.values(), *self._active.values()):
+            cell.number = 0
+
+
+def _read(cells: dict[Series, Cell]) -> Numbers:
+    with process.lock:
+        # In one step, because a series may be added without the lock.
+        return {series: cell.number for series, cell in list(cells.items())}
+
+
+def begin(active: Cell) -> None:
+    """Take note that something is running."""
+    with process.lock:
+        active.number += 1
+
+
+def count(cells: Iterable[Cell], generation: int, over: Cell | None = None) -> bool:
+    """Count one in each cell, all at once.
+
+    Args:
+        cells: The cells.
+        generation: In which process that came to pass: ``process.generation`` at the time.
+        over: Where it was taken note of as running, if it was.
+
+    Returns:
+        Whether it was this process; what its parent began a forked child does not count.
+    """
+    with process.lock:
+        if generation != process.generation:
+            return False
+        if over is not None:
+            over.number -= 1
+        for cell in cells:
+            cell.number += 1
+        return True
 
 
 class CountGroup(Counts):
-    """What goes to one place: the counts of live kernels, and what those came to that are gone.
+    """What goes to one place: the counts of live kernels, and of those that are gone.
 
-    Counts of its own are those that no kernel made.
+    Counts of its own are those that no live kernel made.
     """
 
-    __slots__ = ("_kernels", "system")
+    __slots__ = ("_finishing", "_kernels", "system")
 
     def __init__(self, system: str) -> None:
         super().__init__()
         self.system = system
         self._kernels = _LiveCounts(self)
+        self._finishing: list[Counts] = []
 
     def of(self, kernel: Any) -> Counts:
         """The counts of a kernel, as long as it lives."""
@@ -126,46 +146,65 @@ class CountGroup(Counts):
         """The same, where there are any."""
         return self._kernels.get(id(kernel))
 
-    def totals(self) -> dict[Series, int]:
+    def retire(self, counts: Counts) -> None:
+        """Keep the counts of a kernel that is gone.
+
+        A stream may be collected together with its kernel, and counted after this.
+        """
+        with process.lock:
+            self._finishing.append(counts)
+            for one in self._finishing:
+                self.take_over(one)
+            self._finishing = [one for one in self._finishing if not one.is_idle()]
+
+    def totals(self) -> Numbers:
         """All counts so far."""
         return self._sum(Counts.totals)
 
-    def active(self) -> dict[Series, int]:
+    def active(self) -> Numbers:
         """How many are running."""
         return self._sum(Counts.active)
 
+    def clear(self) -> None:
+        """Begin at 0, in a forked child."""
+        super().clear()
+        for counts in self._parts():
+            counts.clear()
+
     def leave_to(self, heir: CountGroup) -> None:
-        """Go over to another group, with what live kernels have counted and will."""
-        for counts in (self, *list(self._kernels.values())):
-            counts._become(heir)
-
-    def _sum(self, read: Any) -> dict[Series, int]:
+        """Have another group keep the counts of this one, and what is yet to be counted."""
         with process.lock:
-            return add_up(read(counts) for counts in (self, *list(self._kernels.values())))
+            heir.take_over(self)
+            for counts in self._parts():
+                heir.retire(counts)
 
-    def _clear(self) -> None:
-        super()._clear()
-        for counts in list(self._kernels.values()):
-            counts._clear()
+    def _parts(self) -> list[Counts]:
+        return [*self._kernels.values(), *self._finishing]
+
+    def _sum(self, read: Any) -> Numbers:
+        with process.lock:
+            return add_up(read(counts) for counts in (self, *self._parts()))
 
 
 class _LiveCounts(ByKernel[Counts]):
-    """The counts of live kernels; those of one that goes away are kept, in a sum."""
+    """The counts of live kernels."""
 
-    def __init__(self, gone: Counts) -> None:
+    def __init__(self, group: CountGroup) -> None:
         super().__init__()
-        self._gone = gone
+        self._group = group
 
     def drop(self, key: int) -> None:
-        counts = self.get(key)
-        if counts is not None:
-            counts._become(self._gone)
-        super().drop(key)
+        """Leave the counts of a kernel that is gone to its group."""
+        with process.lock:
+            counts = self.get(key)
+            super().drop(key)
+            if counts is not None:
+                self._group.retire(counts)
 
 
-def add_up(parts: Iterable[dict[Series, int]]) -> dict[Series, int]:
+def add_up(parts: Iterable[Numbers]) -> Numbers:
     """The sum of several counts, by series."""
-    total: dict[Series, int] = {}
+    total: Numbers = {}
     for part in parts:
         for series, number in part.items():
             total[series] = total.get(series, 0) + number
@@ -193,10 +232,12 @@ class Process:
         self.lock = RLock()
         self.generation += 1
         for group in self.groups.values():
-            group._clear()
+            group.clear()
 
 
 process: Final = Process()
+_USUAL: Final = "usual"
+_GONE: Final = "gone"
 
 
 def group_of(system: str, destination: Any = None) -> CountGroup:
@@ -217,16 +258,14 @@ def group_of(system: str, destination: Any = None) -> CountGroup:
         return group
 
 
-_USUAL: Final = "usual"
-_GONE: Final = "gone"
-
-
 def _leave_to_process(key: tuple[str, int | str]) -> None:
     """Keep the counts of a destination that is gone, as the process's."""
     with process.lock:
         group = process.groups.pop(key)
-        left = process.groups.setdefault((key[0], _GONE), CountGroup(key[0]))
-        group.leave_to(left)
+        gone = (key[0], _GONE)
+        if gone not in process.groups:
+            process.groups[gone] = CountGroup(key[0])
+        group.leave_to(process.groups[gone])
 
 
 def groups() -> list[CountGroup]:

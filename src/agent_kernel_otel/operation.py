@@ -39,59 +39,50 @@ _NO_VIEWS: Final[Mapping[str, Any]] = {}
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
 
-    Args:
-        telemetry: Where it is told.
-        kernel: The kernel called. Kept only until the operation ends, so that tasks which
-            outlive it meet the kernel's raw collaborators.
-        name: The kind of span, a name of :data:`semconv.SPANS`.
-        views: By attribute name of the kernel, what makes the view of the collaborator there that
-            the kernel's own code gets to see.
-        telling: Whether it may give spans and events; if not, it is counted only.
+    Whoever makes one sets the attributes that have no default, and calls :meth:`open` where it
+    may give spans and events.
 
     Attributes:
-        kernel: The kernel called, ``None`` once ended.
-        views: The views in force, empty once ended.
-        telling: Whether it gives spans and events.
+        telemetry: Where it is told.
+        kernel: The kernel called. Kept only until the operation ends, so that tasks which
+            outlive it meet the kernel's raw collaborators; then ``None``.
+        name: The kind of span, a name of :data:`semconv.SPANS`.
+        views: By attribute name of the kernel, what makes the view of the collaborator there that
+            the kernel's own code gets to see; empty once ended.
+        late: Attributes that came to be known after the start.
+        telling: Whether it gives spans and events; if not, it is counted only.
         recording: Whether its span is sampled.
         unsampled: Whether its span was wanted, and sampling did without it.
-        late: Attributes that came to be known after the start.
         debug: Whether inner steps are wanted.
     """
 
+    telemetry: Telemetry
+    kernel: Any
+    name: str
+    views: Mapping[str, Any]
+    late: Attributes
     # Defaults live on the class: what most operations never change costs them nothing.
-    debug = False
+    telling = False
     recording = False
     unsampled = False
+    debug = False
     span: Span = INVALID_SPAN
     _shown = False
     _start: Attributes | None = None
     _attached: Any = None
     _marker: Token[Operation | None] | None = None
 
-    def __init__(
-        self,
-        telemetry: Telemetry,
-        kernel: object,
-        name: str,
-        views: Mapping[str, Any],
-        *,
-        telling: bool,
-    ) -> None:
-        self.telemetry = telemetry
-        self.kernel: Any = kernel
-        self.name = name
-        self.late: Attributes = {}
-        self.telling = telling
-        self.views = views
-        if telling:
-            self._base = self.context = get_current()
-            level = span_level_switch.level or telemetry.span_level
-            if level != "off":
-                try:
-                    self._start_span()
-                    self.debug = level == "debug"
-                except Exception:
-                    faults.swallow(f"starting {name}")
+    def open(self) -> None:
+        """Have it give events from now on, and begin its span where that is wanted."""
+        self.telling = True
+        self._base = self.context = get_current()
+        level = span_level_switch.level or self.telemetry.span_level
+        if level != "off":
+            try:
+                self._start_span()
+                self.debug = level == "debug"
+            except Exception:
+                faults.swallow(f"starting {self.name}")
 
     def _start_span(self) -> None:
         base = self._base

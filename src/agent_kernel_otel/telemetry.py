@@ -23,16 +23,10 @@ from agent_kernel_otel.opentelemetry_api import (
     missing,
     trace,
 )
-
-try:
-    from agent_kernel_otel.metrics import metrics_for
-except ImportError:
-
-    def metrics_for(*_a, **_k):
-        return None
-
-
 from agent_kernel_otel.scrub import PrincipalRedactor, Redact
+
+if missing is None:
+    from agent_kernel_otel.metrics import metrics_for
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider, SeverityNumber
@@ -40,6 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from agent_kernel_otel.config import InstrumentationConfig
+    from agent_kernel_otel.metrics import Metrics
 
 Value = str | bool | int | float
 Attributes = dict[str, Value]
@@ -134,9 +129,11 @@ class Telemetry:
         self._settled = self._listening = self.samples = False
         self._look()
         self.counts = group_of(system, meter_provider)
-        self.metrics = metrics_for(
-            scope, system, meter_provider, config.metrics_level, gen_ai=config.gen_ai_metrics
-        )
+        self.metrics: Metrics | None = None
+        if missing is None:
+            self.metrics = metrics_for(
+                scope, system, meter_provider, config.metrics_level, gen_ai=config.gen_ai_metrics
+            )
 
     def is_listening(self) -> bool:
         """Whether spans and events go anywhere."""

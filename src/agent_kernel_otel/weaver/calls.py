@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.counts import process
+from agent_kernel_otel.counts import Cell, count, process
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Operation
 from agent_kernel_otel.scrub import identifier, scrub_text
@@ -27,17 +27,15 @@ from agent_kernel_otel.weaver.reading import (
     read_id,
     registered,
 )
-from agent_kernel_otel.weaver.series import EXPANDED, UNSAMPLED, denial_series
+from agent_kernel_otel.weaver.series import denial_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from opentelemetry.trace import Span
 
-    from agent_kernel_otel.counts import Series
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
-    from agent_kernel_otel.weaver.kernels import KernelFacts
-    from agent_kernel_otel.weaver.series import CapabilitySeries
+    from agent_kernel_otel.weaver.series import CapabilityCounts
 
 
 _PHASES: Final = {semconv.GRANT: "grant", semconv.EXPAND: "expand"}
@@ -49,12 +47,13 @@ class KernelCall(Operation):
     Args:
         instrumentation: The adapter under whose configuration it runs.
         kernel: The kernel called.
-        name: The kind of span.
-        facts: What is known of the kernel.
-        telling: Whether it may give spans and events; if not, it is counted only.
+        subject: What names the capability: a request, a token or a handle, if anything does.
+        principal: Who calls.
 
     Attributes:
-        counted: What it came to, to be counted when it ends.
+        facts: What is known of the kernel.
+        described: What is known of the capability.
+        counted: Where it is to be counted when it ends.
         generation: In which process it began.
         action_id: The kernel's audit id of it, once known.
         refusal_told: Whether a policy's decision to refuse it has been told.
@@ -67,34 +66,68 @@ class KernelCall(Operation):
         self,
         instrumentation: WeaverInstrumentation,
         kernel: Any,
-        name: str,
-        facts: KernelFacts,
-        *,
-        telling: bool,
+        subject: Any = None,
+        principal: Any = None,
     ) -> None:
         self.instrumentation = instrumentation
-        self.facts = facts
-        self.counted: list[Series] = []
+        self.telemetry = instrumentation.telemetry
+        self.kernel = kernel
+        self.views = instrumentation.views[self.name]
+        self.late = {}
+        self.counted: list[Cell] = []
         self.generation = process.generation
-        super().__init__(
-            instrumentation.telemetry, kernel, name, instrumentation.views[name], telling=telling
-        )
+        self.facts = facts = instrumentation.kernels.of(kernel)
+        self._principal = principal
+        self._capability_id = capability_id = read(subject, "capability_id")
+        self.described = facts.about(capability_id, registered(kernel, capability_id))
 
     def start_attributes(self) -> Attributes:
-        """What is said of the kernel."""
-        return dict(self.facts.attributes)
+        """What is said of the kernel and of the capability, and who calls."""
+        return self._with_principal(self.described.attributes)
 
-    def count(self, series: Series, number: int = 1) -> None:
+    def _with_principal(self, attributes: Attributes) -> Attributes:
+        attributes = dict(attributes)
+        who = self.telemetry.principal(read(self._principal, "principal_id"))
+        if who is not None:
+            attributes[semconv.PRINCIPAL_ID] = who
+        return attributes
+
+    @property
+    def about(self) -> Attributes:
+        """Whom and what the call is about: what its events say."""
+        keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
+        return {key: self.start[key] for key in keys if key in self.start}
+
+    def counts(self) -> CapabilityCounts:
+        """Where calls of its capability are counted."""
+        if self.described.capability is None:
+            self._look_again()
+        return self.described.counts
+
+    def describe_deferred(self) -> None:
+        """Add a capability that the registry did not hold at the start."""
+        if self.described.capability is None:
+            self._look_again()
+            describe_capability(self.described.capability, self.late)
+
+    def _look_again(self) -> None:
+        # The kernel's own call loads a capability of a deferred namespace.
+        if self.kernel is not None:
+            known = registered(self.kernel, self._capability_id)
+            if known is not None:
+                self.described = self.facts.about(self._capability_id, known)
+
+    def count(self, cell: Cell, number: int = 1) -> None:
         """Count something that came to pass.
 
         What comes after the end, such as the audit record of a closed stream, is counted too.
         """
         if self.kernel is None:
-            self.facts.counts.add(series, number)
+            count([cell] * number, self.generation)
         elif number == 1:
-            self.counted.append(series)
+            self.counted.append(cell)
         else:
-            self.counted.extend([series] * number)
+            self.counted.extend([cell] * number)
 
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
@@ -146,8 +179,8 @@ class KernelCall(Operation):
     def count_end(self, outcome: Outcome, result: Any) -> None:  # noqa: ARG002 - for subclasses
         """Count the call, once, with all that it came to."""
         if self.unsampled:
-            self.counted.append(UNSAMPLED)
-        self.facts.counts.add_all(self.counted, self.generation)
+            self.counted.append(self.facts.cells.unsampled)
+        count(self.counted, self.generation)
 
     def describe(self, result: Any) -> None:
         """Add what the result tells."""
@@ -179,7 +212,8 @@ class KernelCall(Operation):
         code = reason_code if denied else None
         category = category_of(code)
         if denied:
-            self.count(denial_series(self.capability_label, category, code, phase, rule))
+            series = denial_series(self.counts().capability, category, code, phase, rule)
+            self.count(self.facts.counts.cell(series))
         decision = Decision(
             engine,
             phase,
@@ -190,11 +224,6 @@ class KernelCall(Operation):
             error_type=None if denied else outcome.error_type,
         )
         self.decided(decision, started=started, span=span)
-
-    @property
-    def capability_label(self) -> str:
-        """The capability's id as metrics have it."""
-        return semconv.OTHER
 
     def describe_failure(self, error: BaseException, outcome: Outcome) -> None:
         """Add what the exception tells, and emit it where it is a failure."""
@@ -212,78 +241,10 @@ class KernelCall(Operation):
         return type(self.kernel).__name__
 
 
-class CapabilityCall(KernelCall):
-    """A call about one capability.
-
-    Args:
-        instrumentation: As for :class:`KernelCall`.
-        kernel: As for :class:`KernelCall`.
-        name: As for :class:`KernelCall`.
-        subject: What names the capability: a request, a token or a handle.
-        principal: Who calls.
-        telling: As for :class:`KernelCall`.
-    """
-
-    def __init__(
-        self,
-        instrumentation: WeaverInstrumentation,
-        kernel: Any,
-        name: str,
-        subject: Any,
-        principal: Any,
-        *,
-        telling: bool,
-    ) -> None:
-        self._principal = principal
-        self._capability_id = capability_id = read(subject, "capability_id")
-        facts = instrumentation.kernels.of(kernel)
-        self.described = facts.about(capability_id, registered(kernel, capability_id))
-        super().__init__(instrumentation, kernel, name, facts, telling=telling)
-
-    def start_attributes(self) -> Attributes:
-        """What is said of the kernel and of the capability, and who calls."""
-        return self._with_principal(self.described.attributes)
-
-    def _with_principal(self, attributes: Attributes) -> Attributes:
-        attributes = dict(attributes)
-        who = self.telemetry.principal(read(self._principal, "principal_id"))
-        if who is not None:
-            attributes[semconv.PRINCIPAL_ID] = who
-        return attributes
-
-    @property
-    def about(self) -> Attributes:
-        """Whom and what the call is about: what its events say."""
-        keys = (semconv.CAPABILITY_ID, semconv.PRINCIPAL_ID)
-        return {key: self.start[key] for key in keys if key in self.start}
-
-    @property
-    def capability_label(self) -> str:
-        """The capability's id as metrics have it."""
-        return self.series().capability
-
-    def series(self) -> CapabilitySeries:
-        """Under what it is counted."""
-        if self.described.capability is None:
-            self._look_again()
-        return self.described.series
-
-    def describe_deferred(self) -> None:
-        """Add a capability that the registry did not hold at the start."""
-        if self.described.capability is None:
-            self._look_again()
-            describe_capability(self.described.capability, self.late)
-
-    def _look_again(self) -> None:
-        # The kernel's own call loads a capability of a deferred namespace.
-        if self.kernel is not None:
-            known = registered(self.kernel, self._capability_id)
-            if known is not None:
-                self.described = self.facts.about(self._capability_id, known)
-
-
-class GrantCall(CapabilityCall):
+class GrantCall(KernelCall):
     """``Kernel.grant_capability``."""
+
+    name = semconv.GRANT
 
     rule: str | None = None
 
@@ -298,14 +259,15 @@ class GrantCall(CapabilityCall):
     ) -> None:
         request = argument(args, kwargs, 0, "request")
         principal = argument(args, kwargs, 1, "principal")
-        super().__init__(
-            instrumentation, kernel, semconv.GRANT, request, principal, telling=telling
-        )
+        super().__init__(instrumentation, kernel, request, principal)
         content = self.telemetry.config.capture_content
-        if "goals" in content:
-            self._capture(semconv.GOAL, read(request, "goal"))
-        if "justifications" in content:
-            self._capture(semconv.JUSTIFICATION, kwargs.get("justification"))
+        if content and telling:
+            if "goals" in content:
+                self._capture(semconv.GOAL, read(request, "goal"))
+            if "justifications" in content:
+                self._capture(semconv.JUSTIFICATION, kwargs.get("justification"))
+        if telling:
+            self.open()
 
     def _capture(self, key: str, text: object) -> None:
         if isinstance(text, str):
@@ -349,7 +311,7 @@ class GrantCall(CapabilityCall):
 
     def count_end(self, outcome: Outcome, result: Any) -> None:
         """Count the grant by how it ended."""
-        self.counted.append(self.series().grants[outcome.status])
+        self.counted.append(self.counts().grants[outcome.status])
         super().count_end(outcome, result)
 
     def describe(self, result: Any) -> None:
@@ -361,8 +323,10 @@ class GrantCall(CapabilityCall):
         self.describe_deferred()
 
 
-class ExpandCall(CapabilityCall):
+class ExpandCall(KernelCall):
     """``Kernel.expand``."""
+
+    name = semconv.EXPAND
 
     def __init__(
         self,
@@ -374,10 +338,9 @@ class ExpandCall(CapabilityCall):
         telling: bool,
     ) -> None:
         self._handle = handle = argument(args, kwargs, 0, "handle")
-        principal = kwargs.get("principal")
-        super().__init__(
-            instrumentation, kernel, semconv.EXPAND, handle, principal, telling=telling
-        )
+        super().__init__(instrumentation, kernel, handle, kwargs.get("principal"))
+        if telling:
+            self.open()
 
     def start_attributes(self) -> Attributes:
         """Add the handle."""
@@ -389,7 +352,7 @@ class ExpandCall(CapabilityCall):
 
     def count_end(self, outcome: Outcome, result: Any) -> None:
         """Count the expansion by how it ended."""
-        self.counted.append(EXPANDED[outcome.status])
+        self.counted.append(self.facts.cells.expanded[outcome.status])
         super().count_end(outcome, result)
 
     def describe(self, result: Any) -> None:
@@ -408,6 +371,8 @@ class ExpandCall(CapabilityCall):
 class DiscoverCall(KernelCall):
     """``Kernel.discover_peers``: counts, and no address and no remote id."""
 
+    name = semconv.DISCOVER
+
     def __init__(
         self,
         instrumentation: WeaverInstrumentation,
@@ -417,8 +382,9 @@ class DiscoverCall(KernelCall):
         *,
         telling: bool,
     ) -> None:
-        facts = instrumentation.kernels.of(kernel)
-        super().__init__(instrumentation, kernel, semconv.DISCOVER, facts, telling=telling)
+        super().__init__(instrumentation, kernel)
+        if telling:
+            self.open()
 
     def describe(self, result: Any) -> None:
         """Add how much was found."""
@@ -430,6 +396,8 @@ class DiscoverCall(KernelCall):
 class ImportCall(KernelCall):
     """``Kernel.import_remote``: counts and the trust policy, and no remote id."""
 
+    name = semconv.IMPORT
+
     def __init__(
         self,
         instrumentation: WeaverInstrumentation,
@@ -440,8 +408,9 @@ class ImportCall(KernelCall):
         telling: bool,
     ) -> None:
         self._trust_policy = kwargs.get("trust_policy", "most_restrictive")
-        facts = instrumentation.kernels.of(kernel)
-        super().__init__(instrumentation, kernel, semconv.IMPORT, facts, telling=telling)
+        super().__init__(instrumentation, kernel)
+        if telling:
+            self.open()
 
     def start_attributes(self) -> Attributes:
         """Add the trust policy."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_kernel_otel import semconv
 from agent_kernel_otel.config import InstrumentationConfig
 from agent_kernel_otel.telemetry import Telemetry
+from agent_kernel_otel.weaver.gauges import report
 from agent_kernel_otel.weaver.grants import GrantLedger
 from agent_kernel_otel.weaver.kernels import KernelTable
 from agent_kernel_otel.weaver.measuring import Measured
@@ -61,7 +62,8 @@ class WeaverInstrumentation:
             meter_provider=meter_provider,
             redact=_kernel_redact,
         )
-        self.measured = Measured(self.telemetry.metrics)
+        metrics = self.telemetry.metrics
+        self.measured = Measured(metrics)
         self.grants = GrantLedger()
         self.kernels = KernelTable(
             semconv.SYSTEM_WEAVER,
@@ -72,6 +74,8 @@ class WeaverInstrumentation:
         )
         self.views = views
         self.senders = senders
+        if metrics is not None:
+            report(self, metrics)
 
 
 def _kernel_redact(text: str) -> str:

@@ -8,10 +8,11 @@ from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.counts import Cell, begin, count
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
-from agent_kernel_otel.weaver.calls import CapabilityCall
+from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
     mode_of,
@@ -19,7 +20,7 @@ from agent_kernel_otel.weaver.reading import (
     read_id,
     redactions_in,
 )
-from agent_kernel_otel.weaver.series import UNSAMPLED, attempt_series, exhaustion_series
+from agent_kernel_otel.weaver.series import attempt_series, exhaustion_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class Attempt:
     settled: bool = False
 
 
-class InvokeCall(CapabilityCall):
+class InvokeCall(KernelCall):
     """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``.
 
     Attributes:
@@ -58,8 +59,11 @@ class InvokeCall(CapabilityCall):
     """
 
     firewall_done = False
+    name = semconv.INVOKE
     token_accepted = False
     reached_drivers = False
+    _grant: Grant | None = None
+    _active: Cell | None = None
     _attempts = 0
     _open_attempt: Attempt | None = None
     _driver_id: str | None = None
@@ -90,18 +94,12 @@ class InvokeCall(CapabilityCall):
         self._args = kwargs.get("args")
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = bool(kwargs.get("dry_run"))
-        self._grant: Grant | None = None
-        super().__init__(
-            instrumentation,
-            kernel,
-            semconv.INVOKE,
-            token,
-            kwargs.get("principal"),
-            telling=telling,
-        )
+        super().__init__(instrumentation, kernel, token, kwargs.get("principal"))
+        if telling:
+            self.open()
         if not self._dry_run:
-            self._active = self.described.series.active
-            self.facts.counts.begin(self._active)
+            self._active = self.described.counts.active
+            begin(self._active)
 
     def start_attributes(self) -> Attributes:
         """Add the token, where it was granted, and what is asked for."""
@@ -238,7 +236,8 @@ class InvokeCall(CapabilityCall):
         if attempt.settled:
             return
         attempt.settled = True
-        self.count(attempt_series(attempt.driver_id, status, error_type))
+        counts = self.facts.counts
+        self.count(counts.cell(attempt_series(attempt.driver_id, status, error_type)))
         measured = self.instrumentation.measured
         if measured.driver is not None:
             elapsed = (perf_counter_ns() if ended is None else ended) - attempt.began
@@ -327,7 +326,7 @@ class InvokeCall(CapabilityCall):
         self.late[semconv.TIME_TO_FIRST_CHUNK] = elapsed
         measured = self.instrumentation.measured
         if measured.first_chunk is not None:
-            measured.first_chunk(self.series().first_chunk_labels, elapsed, self.exemplar)
+            measured.first_chunk(self.counts().first_chunk_labels, elapsed, self.exemplar)
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the invocation; what its result tells is counted whether or not it is recorded."""
@@ -344,31 +343,31 @@ class InvokeCall(CapabilityCall):
 
     def count_end(self, outcome: Outcome, result: Any) -> None:
         """Count the invocation, once, with all that it came to, and how long it took."""
-        series, counted, status = self.series(), self.counted, outcome.status
+        cells, counted, status = self.counts(), self.counted, outcome.status
         if self._dry_run:
-            counted.append(series.dry_run)
+            counted.append(cells.dry_run)
             super().count_end(outcome, result)
             return
-        counted.append(series.invocations[status])
+        counted.append(cells.invocations[status])
         if self._attempts > 1:
-            counted.append(series.fallback)
+            counted.append(cells.fallback)
         if self._redactions:
-            counted.append(series.redaction)
+            counted.append(cells.redaction)
         reason = self._downgrade_reason()
         if reason is not None:
-            counted.append(series.downgrades[reason])
+            counted.append(cells.downgrades[reason])
         if outcome.error_type == "BudgetExhausted" and not self.reached_drivers:
             session = self.instrumentation.kernels.session_of(self.kernel)
             if session is not None:
-                counted.append(exhaustion_series(session))
+                counted.append(self.facts.counts.cell(exhaustion_series(session)))
         if self.unsampled:
-            counted.append(UNSAMPLED)
-        if not self.facts.counts.end(self._active, counted, self.generation):
+            counted.append(self.facts.cells.unsampled)
+        if not count(counted, self.generation, self._active):
             return
         measured = self.instrumentation.measured
         if measured.invocation is not None:
             elapsed = (perf_counter_ns() - self._began) / 1e6
-            measured.invocation(series, outcome, elapsed, self.exemplar)
+            measured.invocation(cells, outcome, elapsed, self.exemplar)
 
     def describe(self, result: Any) -> None:
         """Add what the frame tells, or what the dry run would do."""

@@ -12,8 +12,14 @@ from agent_kernel_otel.by_kernel import ByKernel
 from agent_kernel_otel.counts import CountGroup, Counts
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
-from agent_kernel_otel.weaver.reading import describe_capability, read
-from agent_kernel_otel.weaver.series import CapabilitySeries, capability_series
+from agent_kernel_otel.weaver.reading import describe_capability, read, read_id
+from agent_kernel_otel.weaver.series import (
+    CapabilityCounts,
+    KernelCounts,
+    capability_labels,
+    has_room_for,
+    safety_label,
+)
 from agent_kernel_otel.weaver.sessions import SessionNames
 
 
@@ -24,7 +30,7 @@ class Described:
     Attributes:
         attributes: Of an operation on it. Not to be changed.
         tool_attributes: The same, with what backends that know the GenAI conventions look for.
-        series: What is counted of it.
+        counts: Where calls of it are counted.
     """
 
     capability: Any
@@ -33,7 +39,7 @@ class Described:
     description: Any
     attributes: Attributes
     tool_attributes: Attributes
-    series: CapabilitySeries
+    counts: CapabilityCounts
 
     def still_holds(self, capability: Any) -> bool:
         """Whether the capability is the same and has not been changed."""
@@ -56,17 +62,21 @@ class KernelFacts:
 
     Attributes:
         attributes: What is said of the kernel itself. Not to be changed.
+        cells: Where what it does is counted.
     """
 
     _REMEMBERED: Final = 1_000
 
     def __init__(self, kernel: Any, system: str, counts: Counts, capability_limit: int) -> None:
         self.counts = counts
+        self.cells = KernelCounts(counts)
+        self._of_labels: dict[tuple[str, str], CapabilityCounts] = {}
         self.attributes: Attributes = {semconv.SYSTEM: system}
         kernel_id = identifier(vars(kernel).get("_kernel_id"))
         if kernel_id is not None:
             self.attributes[semconv.KERNEL_ID] = kernel_id
         self._capability_limit = capability_limit
+        self._begun = 0
         self._capabilities: dict[str, Described] = {}
 
     def about(self, capability_id: object, capability: Any) -> Described:
@@ -102,7 +112,6 @@ class KernelFacts:
         description = identifier(read(capability, "description"))
         if description:
             tool_attributes[semconv.GEN_AI_TOOL_DESCRIPTION] = description
-        safety_class = attributes.get(semconv.SAFETY_CLASS)
         return Described(
             capability,
             read(capability, "safety_class"),
@@ -110,12 +119,37 @@ class KernelFacts:
             read(capability, "description"),
             attributes,
             tool_attributes,
-            capability_series(
-                None if capability is None else name,
-                None if safety_class is None else str(safety_class),
-                self._capability_limit,
-            ),
+            self.counts_of(*self._labels(name, capability)),
         )
+
+    def _labels(self, name: str | None, capability: Any) -> tuple[str, str]:
+        if capability is None:
+            name = None
+        safety_class = read_id(capability, "safety_class")
+        return capability_labels(name, safety_class, self._capability_limit)
+
+    def begin_at_zero(self, kernel: Any) -> None:
+        """Have the counts of registered capabilities begin at 0, so that the first is an increase.
+
+        Only where metrics can tell all of them apart; else those that are used come first.
+        """
+        store = getattr(vars(kernel).get("_registry"), "_store", None)
+        if not isinstance(store, dict) or len(store) == self._begun:
+            return
+        self._begun = len(store)
+        pairs = [(identifier(name), capability) for name, capability in list(store.items())]
+        wanted = [(name, safety_label(read_id(one, "safety_class"))) for name, one in pairs]
+        if has_room_for(wanted, self._capability_limit):
+            for name, capability in pairs:
+                self.counts_of(*self._labels(name, capability))
+
+    def counts_of(self, capability: str, safety_class: str) -> CapabilityCounts:
+        """Where calls of a capability are counted, by its labels."""
+        known = self._of_labels.get((capability, safety_class))
+        if known is None:
+            known = CapabilityCounts(self.counts, capability, safety_class)
+            self._of_labels[capability, safety_class] = known
+        return known
 
 
 class KernelTable:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.telemetry import Attributes, Outcome
+from agent_kernel_otel.telemetry import Outcome
 from agent_kernel_otel.weaver.series import (
-    CapabilitySeries,
+    CapabilityCounts,
     driver_label,
     engine_label,
     error_label,
+    mode_label,
 )
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agent_kernel_otel.metrics import Metrics
 
 _NANOS_PER_MILLI = 1e6
+Labels = dict[str, str]
 
 
 class Measured:
@@ -30,7 +32,7 @@ class Measured:
         metrics: The instruments; ``None`` where there are none.
 
     Attributes:
-        invocation: Is given the capability's series, the outcome, the milliseconds and the
+        invocation: Is given the capability's counts, the outcome, the milliseconds and the
             exemplar's context.
         first_chunk: Is given the attributes, the milliseconds and the exemplar's context.
         driver: Is given the driver's id, its status, nanoseconds and the exemplar's context.
@@ -39,43 +41,46 @@ class Measured:
         firewall: Is given the response mode, nanoseconds and the exemplar's context.
     """
 
-    invocation: Callable[[CapabilitySeries, Outcome, float, Context | None], None] | None = None
-    first_chunk: Callable[[Attributes, float, Context | None], None] | None = None
+    invocation: Callable[[CapabilityCounts, Outcome, float, Context | None], None] | None = None
+    first_chunk: Callable[[Labels, float, Context | None], None] | None = None
     driver: Callable[[str, str, int, Context | None], None] | None = None
     policy: Callable[[str, str, str, int, Context | None], None] | None = None
     firewall: Callable[[str | None, int, Context | None], None] | None = None
 
     def __init__(self, metrics: Metrics | None) -> None:
-        if metrics is None:
+        if metrics is None or metrics.invocation_duration is None:
             return
         self._metrics = metrics
-        self.invocation = self._invocation if metrics.execute_tool_duration else self._plain
+        self._record_invocation = metrics.invocation_duration.record
+        self.invocation = self._plain
         self.first_chunk = self._first_chunk
+        if metrics.execute_tool_duration is not None:
+            self.invocation = self._tool
         if metrics.driver_duration is not None:
             self.driver, self.policy, self.firewall = self._driver, self._policy, self._firewall
 
     def _plain(
-        self, series: CapabilitySeries, outcome: Outcome, elapsed: float, context: Context | None
+        self, counts: CapabilityCounts, outcome: Outcome, elapsed: float, context: Context | None
     ) -> None:
-        self._metrics.invocation_duration.record(elapsed, series.labels[outcome.status], context)
+        self._record_invocation(elapsed, counts.labels[outcome.status], context)
 
-    def _invocation(
-        self, series: CapabilitySeries, outcome: Outcome, elapsed: float, context: Context | None
+    def _tool(
+        self, counts: CapabilityCounts, outcome: Outcome, elapsed: float, context: Context | None
     ) -> None:
-        self._plain(series, outcome, elapsed, context)
-        attributes: Attributes = {
+        self._plain(counts, outcome, elapsed, context)
+        attributes: Labels = {
             semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL,
-            semconv.GEN_AI_TOOL_NAME: series.capability,
+            semconv.GEN_AI_TOOL_NAME: counts.capability,
             semconv.GEN_AI_TOOL_TYPE: "function",
         }
         _add(attributes, semconv.ERROR_TYPE, error_label(outcome.error_type))
         self._record("execute_tool_duration", elapsed / 1000, attributes, context)
 
-    def _first_chunk(self, attributes: Attributes, elapsed: float, context: Context | None) -> None:
+    def _first_chunk(self, attributes: Labels, elapsed: float, context: Context | None) -> None:
         self._record("time_to_first_chunk", elapsed, attributes, context)
 
     def _driver(self, driver_id: str, status: str, nanos: int, context: Context | None) -> None:
-        attributes: Attributes = {
+        attributes: Labels = {
             semconv.SYSTEM: semconv.SYSTEM_WEAVER,
             semconv.DRIVER_ID: driver_label(driver_id) or "",
             semconv.STATUS: status,
@@ -85,7 +90,7 @@ class Measured:
     def _policy(
         self, engine: str, phase: str, outcome: str, nanos: int, context: Context | None
     ) -> None:
-        attributes: Attributes = {
+        attributes: Labels = {
             semconv.SYSTEM: semconv.SYSTEM_WEAVER,
             semconv.POLICY_ENGINE: engine_label(engine) or "",
             semconv.POLICY_PHASE: phase,
@@ -94,17 +99,15 @@ class Measured:
         self._record("policy_duration", nanos / _NANOS_PER_MILLI, attributes, context)
 
     def _firewall(self, mode: str | None, nanos: int, context: Context | None) -> None:
-        attributes: Attributes = {semconv.SYSTEM: semconv.SYSTEM_WEAVER}
-        _add(attributes, semconv.RESPONSE_MODE, mode)
+        attributes: Labels = {semconv.SYSTEM: semconv.SYSTEM_WEAVER}
+        _add(attributes, semconv.RESPONSE_MODE, mode_label(mode))
         self._record("firewall_duration", nanos / _NANOS_PER_MILLI, attributes, context)
 
-    def _record(
-        self, name: str, value: float, attributes: Attributes, context: Context | None
-    ) -> None:
+    def _record(self, name: str, value: float, attributes: Labels, context: Context | None) -> None:
         histogram: Any = getattr(self._metrics, name)
         histogram.record(value, attributes, context)
 
 
-def _add(attributes: Attributes, key: str, value: str | None) -> None:
+def _add(attributes: Labels, key: str, value: str | None) -> None:
     if value is not None:
         attributes[key] = value

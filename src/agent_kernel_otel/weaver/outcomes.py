@@ -8,8 +8,9 @@ two import names, and its older releases lack some of the classes.
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import SUCCESS, Outcome
@@ -56,10 +57,15 @@ _CATEGORIES: Final = {
 }
 
 
-@lru_cache(maxsize=256)  # mocks have a class each: the last ones are enough
-def is_foreign(kind: type) -> bool:
-    """Whether a collaborator's class is the user's, and not the kernel's own."""
+def _is_foreign(kind: type) -> bool:
     return not str(kind.__module__).startswith(_OWN_MODULES)
+
+
+is_foreign = cast("Callable[[type], bool]", lru_cache(maxsize=256)(_is_foreign))
+"""Whether a collaborator's class is the user's, and not the kernel's own.
+
+Remembered for the last classes only, because mocks have one each.
+"""
 
 
 def classify(error: BaseException | None) -> Outcome:

@@ -3,41 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.cardinality import Bounded
-from agent_kernel_otel.counts import Series
+from agent_kernel_otel.counts import Counts, Series
 from agent_kernel_otel.semconv import ATTRIBUTES, OTHER
-from agent_kernel_otel.telemetry import Attributes
 
+Labels = dict[str, str]
 STATUSES: Final = ATTRIBUTES[semconv.STATUS].values
-UNSAMPLED: Final[Series] = (semconv.UNSAMPLED_OPERATIONS.name,)
-HANDLE_STORED: Final[Series] = (semconv.HANDLES_STORED.name,)
-AUDIT_EVICTED: Final[Series] = (semconv.AUDIT_EVICTIONS.name,)
-EXPANDED: Final[dict[str, Series]] = {
-    status: (semconv.HANDLES_EXPANDED.name, status) for status in STATUSES
-}
-EVICTED: Final[dict[str, Series]] = {
-    reason: (semconv.HANDLES_EVICTED.name, reason)
-    for reason in ATTRIBUTES[semconv.EVICTION_REASON].values
-}
-ALWAYS_EXPORTED: Final[tuple[Series, ...]] = (
-    HANDLE_STORED,
-    AUDIT_EVICTED,
-    UNSAMPLED,
-    *EXPANDED.values(),
-    *EVICTED.values(),
-    *(
-        (metric.name, event_type)
-        for metric in (semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES)
-        for event_type in ATTRIBUTES[semconv.EVENT_TYPE].values
-    ),
-)
-"""What is there from the start, so that the first one is an increase."""
-
 _NO_CATEGORY: Final = "other"
+_EVENT_TYPES: Final = ATTRIBUTES[semconv.EVENT_TYPE].values
 _OVERFLOW: Final = 30
 """Of a metric's attribute sets, how many are left for those past its limit."""
 
@@ -52,74 +30,100 @@ _drivers: Final = _bounded(semconv.DRIVER_ID)
 _error_types: Final = _bounded(semconv.ERROR_TYPE)
 _reason_codes: Final = _bounded(semconv.REASON_CODE)
 _rules: Final = _bounded(semconv.SECURITY_RULE_NAME)
+_modes: Final = _bounded(semconv.RESPONSE_MODE)
 _engines: Final = _bounded(semconv.POLICY_ENGINE)
 _sessions: Final = _bounded(semconv.SESSION)
 _denials: Final = Bounded(semconv.POLICY_DENIALS.series_limit - _OVERFLOW)
 _attempts: Final = Bounded(semconv.DRIVER_ATTEMPTS.series_limit - _OVERFLOW)
 
 
-class CapabilitySeries:
-    """What is counted of one capability, made once because it is needed at every call.
+class KernelCounts:
+    """Where what a kernel does is counted, found once; all of it from 0.
 
     Args:
+        counts: The kernel's counts.
+    """
+
+    __slots__ = (
+        "audit_evicted", "audit_failures", "audit_records", "evicted", "expanded", "stored",
+        "unsampled",
+    )  # fmt: skip
+
+    def __init__(self, counts: Counts) -> None:
+        self.stored = counts.cell((semconv.HANDLES_STORED.name,))
+        self.audit_evicted = counts.cell((semconv.AUDIT_EVICTIONS.name,))
+        self.unsampled = counts.cell((semconv.UNSAMPLED_OPERATIONS.name,))
+        self.expanded = {
+            status: counts.cell((semconv.HANDLES_EXPANDED.name, status)) for status in STATUSES
+        }
+        self.evicted = {
+            reason: counts.cell((semconv.HANDLES_EVICTED.name, reason))
+            for reason in ATTRIBUTES[semconv.EVICTION_REASON].values
+        }
+        self.audit_records, self.audit_failures = (
+            {kind: counts.cell((metric.name, kind)) for kind in (*_EVENT_TYPES, OTHER)}
+            for metric in (semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES)
+        )
+
+
+def event_label(event_type: object) -> str:
+    """The label of what an audit record is about."""
+    return event_type if isinstance(event_type, str) and event_type in _EVENT_TYPES else OTHER
+
+
+class CapabilityCounts:
+    """Where a kernel's calls of one capability are counted, found once.
+
+    Args:
+        counts: The kernel's counts.
         capability: The label of its id.
         safety_class: The label of its safety class.
 
-    Attributes:
+    Labels:
+        capability: The label of its id.
         labels: By status, the attributes of the invocation's duration.
         first_chunk_labels: The attributes of a stream's time to its first chunk.
     """
 
     __slots__ = (
-        "active",
-        "capability",
-        "downgrades",
-        "dry_run",
-        "fallback",
-        "first_chunk_labels",
-        "grants",
-        "invocations",
-        "labels",
-        "redaction",
+        "active", "capability", "downgrades", "dry_run", "fallback", "first_chunk_labels",
+        "grants", "invocations", "labels", "redaction",
     )  # fmt: skip
 
-    def __init__(self, capability: str, safety_class: str) -> None:
+    def __init__(self, counts: Counts, capability: str, safety_class: str) -> None:
         self.capability = capability
-        self.active: Series = (semconv.INVOCATIONS_ACTIVE.name, capability)
-        self.dry_run: Series = (semconv.DRY_RUNS.name, capability)
-        self.fallback: Series = (semconv.FALLBACKS.name, capability)
-        self.redaction: Series = (semconv.METRIC_REDACTIONS.name, capability)
-        self.downgrades: dict[str, Series] = {
-            reason: (semconv.DOWNGRADES.name, capability, reason)
+        self.active = counts.active_cell((semconv.INVOCATIONS_ACTIVE.name, capability))
+        self.dry_run = counts.cell((semconv.DRY_RUNS.name, capability))
+        self.fallback = counts.cell((semconv.FALLBACKS.name, capability))
+        self.redaction = counts.cell((semconv.METRIC_REDACTIONS.name, capability))
+        self.downgrades = {
+            reason: counts.cell((semconv.DOWNGRADES.name, capability, reason))
             for reason in ATTRIBUTES[semconv.DOWNGRADE_REASON].values
         }
         self.invocations, self.grants = (
-            {status: (metric.name, capability, safety_class, status) for status in STATUSES}
+            {
+                status: counts.cell((metric.name, capability, safety_class, status))
+                for status in STATUSES
+            }
             for metric in (semconv.INVOCATIONS, semconv.GRANTS)
         )
-        about: Attributes = {
-            semconv.SYSTEM: semconv.SYSTEM_WEAVER,
-            semconv.CAPABILITY_ID: capability,
-        }
-        self.first_chunk_labels = about
-        self.labels: dict[str, Attributes] = {
-            status: {**about, semconv.SAFETY_CLASS: safety_class, semconv.STATUS: status}
-            for status in STATUSES
-        }
-
-    def from_the_start(self) -> tuple[Series, ...]:
-        """What a registered capability exports before it is used."""
-        return (
-            *self.invocations.values(),
-            *self.grants.values(),
-            *self.downgrades.values(),
-            self.fallback,
-            self.redaction,
-        )
+        self.first_chunk_labels, self.labels = _labels_of(capability, safety_class)
 
 
-def capability_series(name: str | None, safety_class: str | None, limit: int) -> CapabilitySeries:
-    """The series of a capability.
+@lru_cache(maxsize=1024)  # kernels made for each request have the same capabilities
+def _labels_of(capability: str, safety_class: str) -> tuple[Labels, dict[str, Labels]]:
+    about: Labels = {
+        semconv.SYSTEM: semconv.SYSTEM_WEAVER,
+        semconv.CAPABILITY_ID: capability,
+    }
+    return about, {
+        status: {**about, semconv.SAFETY_CLASS: safety_class, semconv.STATUS: status}
+        for status in STATUSES
+    }
+
+
+def capability_labels(name: str | None, safety_class: str | None, limit: int) -> tuple[str, str]:
+    """The labels of a capability's id and of its safety class.
 
     Args:
         name: The id of a capability that the kernel knows; ``None`` for any other.
@@ -127,19 +131,19 @@ def capability_series(name: str | None, safety_class: str | None, limit: int) ->
         limit: How many capabilities of the process are told apart.
     """
     if name is None:
-        return _series_of(OTHER, OTHER)
-    safety = _safety_classes.label(safety_class) or OTHER
-    return _series_of(name if _capabilities.admits((name, safety), limit) else OTHER, safety)
+        return OTHER, OTHER
+    safety = safety_label(safety_class)
+    return name if _capabilities.admits((name, safety), limit) else OTHER, safety
 
 
-def has_room_for(capabilities: list[tuple[str | None, str | None]], limit: int) -> bool:
+def safety_label(safety_class: str | None) -> str:
+    """The label of a safety class."""
+    return _safety_classes.label(safety_class) or OTHER
+
+
+def has_room_for(capabilities: Iterable[tuple[str | None, str]], limit: int) -> bool:
     """Whether all of these capabilities would be told apart."""
     return _capabilities.has_room_for(capabilities, limit)
-
-
-@lru_cache(maxsize=1024)  # kernels made for each request have the same capabilities
-def _series_of(capability: str, safety_class: str) -> CapabilitySeries:
-    return CapabilitySeries(capability, safety_class)
 
 
 @lru_cache(maxsize=1024)
@@ -168,18 +172,6 @@ def exhaustion_series(session: str) -> Series:
     return (semconv.BUDGET_EXHAUSTIONS.name, _sessions.label(session))
 
 
-@lru_cache(maxsize=64)
-def record_series(metric: str, event_type: object) -> Series:
-    """The series of an audit record.
-
-    Args:
-        metric: Name of the metric.
-        event_type: The record's own word for what it is about.
-    """
-    known = ATTRIBUTES[semconv.EVENT_TYPE].values
-    return (metric, event_type if isinstance(event_type, str) and event_type in known else OTHER)
-
-
 def engine_label(name: str) -> str | None:
     """The label of a policy engine's class name."""
     return _engines.label(name)
@@ -193,3 +185,8 @@ def driver_label(driver_id: str) -> str | None:
 def error_label(error_type: str | None) -> str | None:
     """The label of an exception's class."""
     return _error_types.label(error_type)
+
+
+def mode_label(mode: str | None) -> str | None:
+    """The label of a response mode."""
+    return _modes.label(mode)

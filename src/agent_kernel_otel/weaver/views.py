@@ -29,7 +29,7 @@ from agent_kernel_otel.weaver.outcomes import (
     reason_code_of,
 )
 from agent_kernel_otel.weaver.reading import argument, mode_of, read, redactions_in
-from agent_kernel_otel.weaver.series import AUDIT_EVICTED, EVICTED, HANDLE_STORED, record_series
+from agent_kernel_otel.weaver.series import event_label
 
 _EVENT_TYPES = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
 """What an audit record is about, where an older release does not say."""
@@ -206,7 +206,7 @@ class HandleStoreView(View):
         else:
             # The kernel's own looks at no kernel, and opens no span.
             handle = store.store(*args, **kwargs)
-        call.count(HANDLE_STORED)
+        call.count(call.facts.cells.stored)
         if len(held.handles) != held.number + 1:
             _count_evicted(call, store, held, stored=1)
         return handle
@@ -247,9 +247,9 @@ class TraceStoreView(View):
             else:
                 result = store.record(*args, **kwargs)
         except BaseException:
-            call.count(record_series(semconv.AUDIT_FAILURES.name, event_type))
+            call.count(call.facts.cells.audit_failures[event_label(event_type)])
             raise
-        call.count(record_series(semconv.AUDIT_RECORDS.name, event_type))
+        call.count(call.facts.cells.audit_records[event_label(event_type)])
         if evicted is not None:
             _count_dropped(call, store, evicted)
         return result
@@ -368,7 +368,7 @@ def _inner_step(
 def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> None:
     try:
         for reason, number in evicted_from(store, held, stored):
-            call.count(EVICTED[reason], number)
+            call.count(call.facts.cells.evicted[reason], number)
     except Exception:
         faults.swallow("counting evicted handles")
 
@@ -376,7 +376,7 @@ def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> 
 def _count_dropped(call: KernelCall, store: Any, before: Any) -> None:
     try:
         if store.evicted_count != before:
-            call.count(AUDIT_EVICTED, store.evicted_count - before)
+            call.count(call.facts.cells.audit_evicted, store.evicted_count - before)
     except Exception:
         faults.swallow("counting evicted audit records")
 
