@@ -187,7 +187,7 @@ class Release:
             run,
             Span(s.HANDLE, system),
             filtered,
-            Span(s.AUDIT, {**system, s.EVENT_TYPE: self._where("deny_trace", "invoke")}),
+            Span(s.AUDIT, {**system, s.EVENT_TYPE: "invoke"}),
         ]
         for policy in (grant.children[0], check):
             policy.events = event(s.POLICY_DECISION, "DEBUG")

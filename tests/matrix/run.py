@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the whole span tree and the requests on every supported release of weaver-kernel."""
+"""Checks the whole span tree, the counts and the requests on every supported release of weaver-kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.matrix import environments
+from tests.matrix import counted, environments
 from tests.matrix.expected import Release
 from tests.matrix.spans import differences
 
@@ -63,6 +63,15 @@ def check(release: str, python: Path, wheel: Path, package: Path) -> list[str]:
         problems += [
             f"{scene}: {line}" for line in differences(trees[scene], report["scenes"][scene])
         ]
+    features = set(report["features"])
+    for scene, got in report["counted"].items():
+        # Kernels that are not instrumented write audit records, too.
+        audited = {"not instrumented": 0, "uninstrumented": 0, "one kernel of two": 1}
+        wanted = counted.expected(
+            scene, features, report["seen"][scene], audited.get(scene, got["audited"])
+        )
+        if got["counts"] != wanted:
+            problems.append(f"{scene}: counted as {got['counts']}, not {wanted}")
     return problems
 
 

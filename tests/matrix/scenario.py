@@ -19,16 +19,28 @@ from opentelemetry import trace
 import agent_kernel_otel
 from tests.matrix.recording import PROVIDERS, Seen, forget, recorder, tree
 from tests.matrix.scenes import SCENES, ask, framed
-from tests.matrix.world import AGENT, FEATURES, Kernel, lib, make_kernel
+from tests.matrix.world import AGENT, FEATURES, Kernel, audited, lib, make_kernel
+
+counted: dict[str, dict[str, Any]] = {}
+"""By scene, what was counted of it, without what is 0, and how many audit records it left."""
 
 
-def play(function: Any) -> tuple[list[dict[str, Any]], Seen]:
+def play(name: str, function: Any) -> tuple[list[dict[str, Any]], Seen]:
     forget()
+    agent_kernel_otel.stats.reset()
+    before = audited()
     seen = asyncio.run(function())
+    numbers = dict(vars(agent_kernel_otel.stats.snapshot()))
+    del numbers["counts"]
+    numbers["denials_by_reason"] = dict(numbers["denials_by_reason"])
+    counted[name] = {
+        "counts": {field: number for field, number in numbers.items() if number},
+        "audited": audited() - before,
+    }
     if trace.get_current_span().get_span_context().is_valid:
         recorder.faults.append(f"{function.__name__} left a span current")
-    for name in [recorder.names[span_id] for span_id in recorder.open]:
-        recorder.faults.append(f"{function.__name__} left {name} open")
+    for span_id in recorder.open:
+        recorder.faults.append(f"{function.__name__} left {recorder.names[span_id]} open")
     recorder.open.clear()
     return tree(seen), seen
 
@@ -69,27 +81,28 @@ async def grant_and_invoke() -> Seen:
 def main() -> None:
     logging.getLogger(lib.__name__).setLevel(logging.CRITICAL)  # it tells of each denial
     played: dict[str, Any] = {}
-    play(grant_and_invoke)  # whatever the kernel itself sets up at its first use is not ours
+    play("", grant_and_invoke)  # whatever the kernel itself sets up at its first use is not ours
     before = every_attribute()
-    played["not instrumented"] = play(grant_and_invoke)
+    played["not instrumented"] = play("not instrumented", grant_and_invoke)
     restored = {}
 
     instrumentor = agent_kernel_otel.KernelInstrumentor()
     instrumentor.instrument(**PROVIDERS)
     for name, (needs, function) in SCENES.items():
         if needs is None or FEATURES[needs]:
-            played[name] = play(function)
+            played[name] = play(name, function)
     instrumentor.uninstrument()
     restored["uninstrument"] = not_restored(before)
-    played["uninstrumented"] = play(grant_and_invoke)
+    played["uninstrumented"] = play("uninstrumented", grant_and_invoke)
 
     for _ in range(2):
         instrumentor.instrument(**PROVIDERS, span_level="debug")
-        played["instrumented again, at level debug"] = play(grant_and_invoke)
+        again = "instrumented again, at level debug"
+        played[again] = play(again, grant_and_invoke)
         instrumentor.uninstrument()
     restored["second uninstrument"] = not_restored(before)
 
-    played["one kernel of two"] = play(invoke_two_kernels)
+    played["one kernel of two"] = play("one kernel of two", invoke_two_kernels)
     restored["uninstrument_kernel"] = not_restored(before)
 
     print(
@@ -98,6 +111,7 @@ def main() -> None:
                 "release": importlib.metadata.version("weaver-kernel"),
                 "features": sorted(name for name, present in FEATURES.items() if present),
                 "scenes": {name: trees for name, (trees, _) in played.items()},
+                "counted": {name: counted[name] for name in played},
                 "seen": {name: seen for name, (_, seen) in played.items()},
                 "not restored": restored,
                 "faults": recorder.faults,

@@ -97,6 +97,15 @@ class SlottedPolicy:
         return lib.PolicyDecision(allowed=True, reason="yes", constraints={})
 
 
+kernels: list[Any] = []
+"""All that were made."""
+
+
+def audited() -> int:
+    """How many audit records there are."""
+    return sum(len(kernel._trace_store.list_all()) for kernel in kernels)
+
+
 def make_kernel(**options: Any) -> Any:
     read, write = lib.SafetyClass.READ, lib.SafetyClass.WRITE
     registry = lib.CapabilityRegistry()
@@ -129,4 +138,5 @@ def make_kernel(**options: Any) -> Any:
     broken = [lib.InMemoryDriver("broken"), lib.InMemoryDriver("broken-too")]
     for driver in (memory, *broken, Slotted(), Slow(), Streamer()):
         kernel.register_driver(driver)
+    kernels.append(kernel)
     return kernel
