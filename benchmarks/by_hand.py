@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same spans as ours, written by hand by somebody who knows the SDK well: the floor.
+"""The same telemetry as ours, written by hand by somebody who knows the SDK well: the floor.
 
 Start attributes are given at creation, late ones are set in one call, leaf spans are made when
-they are over, and only the root and the driver's span are made current.
+they are over, and only the root and the driver's span are made current. Of the metrics there are
+only a counter and a histogram; they are told inside of the root, so that both have exemplars.
 """
 
 from __future__ import annotations
 
-from time import time_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 from opentelemetry.context import attach, detach, get_current
@@ -16,8 +17,27 @@ from opentelemetry.trace import set_span_in_context
 ACTION = "8f14e45f-ceea-467f-a0e6-2d0c8f2b6a11"
 
 
-def info_tree(tracer: Any) -> None:
-    """The tree of one invocation at level info: 4 spans, with the attributes that ours have."""
+_BOUNDS = (0.25, 1, 5, 25, 100, 250, 1_000, 2_500, 10_000, 30_000)
+
+
+class Instruments:
+    """The two instruments that one would write by hand."""
+
+    def __init__(self, meter: Any) -> None:
+        self.invocations = meter.create_counter("agent_kernel.invocations", "{invocation}")
+        self.duration = meter.create_histogram(
+            "agent_kernel.invocation_duration", "ms", explicit_bucket_boundaries_advisory=_BOUNDS
+        )
+
+
+def info_tree(tracer: Any, instruments: Instruments | None = None) -> None:
+    """One invocation at level info: 4 spans, with the attributes that ours have.
+
+    Args:
+        tracer: Makes the spans.
+        instruments: Where it is counted and measured; nowhere by default.
+    """
+    began = perf_counter_ns()
     base = get_current()
     root = tracer.start_span(
         "agent_kernel.invoke",
@@ -94,6 +114,15 @@ def info_tree(tracer: Any) -> None:
                     "agent_kernel.action_id": ACTION,
                 }
             )
+        if instruments is not None:
+            labels = {
+                "agent_kernel.system": "weaver_kernel",
+                "agent_kernel.capability_id": "tasks.list",
+                "agent_kernel.safety_class": "READ",
+                "agent_kernel.status": "success",
+            }
+            instruments.invocations.add(1, labels)
+            instruments.duration.record((perf_counter_ns() - began) / 1e6, labels)
     finally:
         detach(token)
         root.end()

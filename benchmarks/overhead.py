@@ -14,7 +14,7 @@ from typing import Any
 
 import opentelemetry.sdk.version
 import wrapt
-from by_hand import info_tree
+from by_hand import Instruments, info_tree
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from rig import Bench, Providers, Result, Variant, load_library, measure, row
 
@@ -66,10 +66,12 @@ def invocation(rounds: int) -> None:
     """Invocation, 1 row"""
     bare_library, library = load_library(), load_library()
     sampled, unsampled, root_only = Providers(), Providers(ALWAYS_OFF), Providers()
-    hand, hand_unsampled = Providers(), Providers(ALWAYS_OFF)
+    hand, hand_unsampled, hand_spans = Providers(), Providers(ALWAYS_OFF), Providers()
+    spans_only = Providers()
     bare = Bench(bare_library)
     by_hand = _by_hand(bare_library, hand)
     by_hand_unsampled = _by_hand(bare_library, hand_unsampled)
+    by_hand_spans = _by_hand(bare_library, hand_spans, metrics=False)
     off = _traced(library, sampled)
     instrument_kernel(off.kernel, **sampled.keywords, span_level="off")
     variants = [
@@ -80,7 +82,13 @@ def invocation(rounds: int) -> None:
             by_hand_unsampled[1],
             lambda: (by_hand_unsampled[0].fresh(), hand_unsampled.empty())[1],
         ),
+        Variant(
+            "by hand, spans only",
+            by_hand_spans[1],
+            lambda: (by_hand_spans[0].fresh(), hand_spans.empty())[1],
+        ),
         _variant("ours", _traced(library, sampled), sampled),
+        _variant("ours, spans only", _traced(library, spans_only, metrics_level="off"), spans_only),
         _variant("ours, unsampled", _traced(library, unsampled), unsampled),
         _variant("ours, no SDK", _traced(library, None), None),
         _variant("ours, spans off", off, None),
@@ -90,10 +98,16 @@ def invocation(rounds: int) -> None:
         measure(variants, rounds=rounds),
         [
             ("whole tree, to bare", "ours", "bare", None),
-            ("overhead of the whole tree, to by hand", "ours", "by hand", "bare"),
-            ("overhead, unsampled, to by hand", "ours, unsampled", "by hand, unsampled", "bare"),
-            ("unsampled, to bare", "ours, unsampled", "bare", None),
-            ("nothing listening (no SDK), to bare", "ours, no SDK", "bare", None),
+            ("overhead of the tree with metrics, to by hand", "ours", "by hand", "bare"),
+            ("overhead of the spans alone", "ours, spans only", "by hand, spans only", "bare"),
+            (
+                "overhead, unsampled with metrics, to by hand",
+                "ours, unsampled",
+                "by hand, unsampled",
+                "bare",
+            ),
+            ("unsampled with metrics, to bare", "ours, unsampled", "bare", None),
+            ("nothing listening (no SDK), counted, to bare", "ours, no SDK", "bare", None),
             ("spans switched off, to bare", "ours, spans off", "bare", None),
             ("overhead of 4 spans, to the kernel's own 1 span", "ours", "kernel's own", "bare"),
         ],
@@ -213,13 +227,16 @@ def _stream_of(bench: Bench) -> Any:
     return call
 
 
-def _by_hand(library: Any, providers: Providers) -> tuple[Bench, Any]:
+def _by_hand(library: Any, providers: Providers, *, metrics: bool = True) -> tuple[Bench, Any]:
     bench = Bench(library)
     tracer = providers.tracer_provider.get_tracer("by-hand")
 
+    meter = providers.meter_provider.get_meter("by-hand")
+    instruments = Instruments(meter) if metrics else None
+
     async def call() -> None:
         await bench.invoke()
-        info_tree(tracer)
+        info_tree(tracer, instruments)
 
     return bench, call
 

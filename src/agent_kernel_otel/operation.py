@@ -7,9 +7,10 @@ happened inside it, left, and ended exactly once.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import Any, Final
+from typing import Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
@@ -33,8 +34,6 @@ _current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation
 current_operation = _current.get
 """The operation on the stack, if its kernel's own code is running; foreign code sees ``None``."""
 
-_NO_VIEWS: Final[Mapping[str, Any]] = {}
-
 
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
@@ -48,7 +47,8 @@ class Operation:
             outlive it meet the kernel's raw collaborators; then ``None``.
         name: The kind of span, a name of :data:`semconv.SPANS`.
         views: By attribute name of the kernel, what makes the view of the collaborator there that
-            the kernel's own code gets to see; empty once ended.
+            the kernel's own code gets to see.
+        views_after: The same once it has ended, for what the kernel does only then.
         late: Attributes that came to be known after the start.
         telling: Whether it gives spans and events; if not, it is counted only.
         recording: Whether its span is sampled.
@@ -60,6 +60,7 @@ class Operation:
     kernel: Any
     name: str
     views: Mapping[str, Any]
+    views_after: Mapping[str, Any] = {}
     late: Attributes
     # Defaults live on the class: what most operations never change costs them nothing.
     telling = False
@@ -67,6 +68,7 @@ class Operation:
     unsampled = False
     debug = False
     span: Span = INVALID_SPAN
+    _ended_on: weakref.ref[Any] | None = None
     _shown = False
     _start: Attributes | None = None
     _attached: Any = None
@@ -328,12 +330,18 @@ class Operation:
             return ""
         return scrub_text(text, self.telemetry.redact)
 
+    def has_ended_on(self, kernel: object) -> bool:
+        """Whether it was a call of this kernel, which may still have something to do for it."""
+        return self._ended_on is not None and self._ended_on() is kernel
+
     def end(self) -> None:
         """End the span with what came to be known, and let go of the kernel. Again: no effect."""
         if self.kernel is None:
             return
+        if self.views_after:
+            self._ended_on = weakref.ref(self.kernel)
         self.kernel = None
-        self.views = _NO_VIEWS
+        self.views = self.views_after
         if not self._shown:
             return
         span = self.span

@@ -57,10 +57,12 @@ class KernelCall(Operation):
         generation: In which process it began.
         action_id: The kernel's audit id of it, once known.
         refusal_told: Whether a policy's decision to refuse it has been told.
+        audit_error: What the trace store raised.
     """
 
     action_id: str | None = None
     refusal_told = False
+    audit_error: BaseException | None = None
 
     def __init__(
         self,
@@ -134,24 +136,37 @@ class KernelCall(Operation):
         if self.action_id is None and action_id:
             self.action_id = identifier(action_id)
 
+    def before_audit(self, error: BaseException | None) -> BaseException | None:
+        """What went wrong first, where the record of that could not be written either."""
+        if error is None or error is not self.audit_error:
+            return error
+        return error.__context__ or error
+
     def measure_policy(
-        self, engine: Any, phase: str, error: BaseException | None, began: int
+        self,
+        engine: Any,
+        phase: str,
+        began: int,
+        error: BaseException | None = None,
+        *,
+        allowed: bool = True,
     ) -> None:
         """Take the time that a decision took, where that is wanted.
 
         Args:
             engine: Who decided.
             phase: ``grant`` or ``enforce``.
-            error: What it raised.
             began: When it began, in nanoseconds of the performance counter.
+            error: What it raised.
+            allowed: What it decided, if it did.
         """
         measure = self.instrumentation.measured.policy
         if measure is None:
             return
         try:
             elapsed = perf_counter_ns() - began
-            denied = classify(error).status == "denied"
-            outcome = "allowed" if error is None else "denied" if denied else "error"
+            denied = not allowed or classify(error).status == "denied"
+            outcome = "denied" if denied else "allowed" if error is None else "error"
             measure(type(engine).__name__, phase, outcome, elapsed, self.exemplar)
         except Exception:
             faults.swallow("measuring a decision")

@@ -52,10 +52,7 @@ class Gauges:
         """Have the counts of registered capabilities exported before their first call."""
         for instrumentation in list(self.instrumentations):
             for kernel in instrumentation.kernels.alive():
-                try:
-                    instrumentation.kernels.of(kernel).begin_at_zero(kernel)
-                except Exception:
-                    faults.swallow("looking through a kernel's capabilities")
+                _begin_at_zero(instrumentation, kernel)
 
     def _info(self) -> Labelled:
         known = _version_of_kernel()
@@ -112,6 +109,13 @@ class Gauges:
                 collaborator = vars(kernel).get(attribute)
                 found[id(collaborator)] = collaborator
         return found.values()
+
+
+def _begin_at_zero(instrumentation: WeaverInstrumentation, kernel: Any) -> None:
+    try:
+        instrumentation.kernels.of(kernel).begin_at_zero(kernel)
+    except Exception:
+        faults.swallow("looking through a kernel's capabilities")
 
 
 _of_metrics: Final[weakref.WeakKeyDictionary[Metrics, Gauges]] = weakref.WeakKeyDictionary()

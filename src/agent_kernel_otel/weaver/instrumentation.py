@@ -31,6 +31,7 @@ class WeaverInstrumentation:
     Args:
         config: The configuration.
         views: The views of each operation, by the name of its span.
+        views_after_streams: The views that there are even after a stream.
         senders: What the kernel's drivers run on to write the trace context into their requests,
             by the name of their class.
         first_met: Called with each kernel when it is met for the first time.
@@ -46,6 +47,7 @@ class WeaverInstrumentation:
         self,
         config: InstrumentationConfig,
         views: Mapping[str, Mapping[str, Any]],
+        views_after_streams: Mapping[str, Any],
         senders: Mapping[str, type[DriverSelf]],
         first_met: Callable[[Any], None],
         *,
@@ -73,6 +75,7 @@ class WeaverInstrumentation:
             config.capability_id_limit,
         )
         self.views = views
+        self.views_after_streams = views_after_streams
         self.senders = senders
         if metrics is not None:
             report(self, metrics)

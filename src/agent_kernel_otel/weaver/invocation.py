@@ -95,6 +95,8 @@ class InvokeCall(KernelCall):
         self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
         self._dry_run = bool(kwargs.get("dry_run"))
         super().__init__(instrumentation, kernel, token, kwargs.get("principal"))
+        if stream:
+            self.views_after = instrumentation.views_after_streams
         if telling:
             self.open()
         if not self._dry_run:
@@ -332,7 +334,8 @@ class InvokeCall(KernelCall):
         """End the invocation; what its result tells is counted whether or not it is recorded."""
         try:
             if self._late_attempt is not None or self._open_attempt is not None:
-                self._settle_attempts(cancelled=classify(error).status == "cancelled")
+                cause = self.before_audit(error)
+                self._settle_attempts(cancelled=classify(cause).status == "cancelled")
             if error is None and not self.stream and not self._dry_run:
                 self.add_frame(result)
             if self._last_frame is not None:
@@ -392,7 +395,7 @@ class InvokeCall(KernelCall):
         """Add what came to pass before the exception, and the exception."""
         if self.recording and not self._dry_run:
             if self._firewall_began is not None:
-                self._tell_stream_firewall(self._firewall_began, error)
+                self._tell_stream_firewall(self._firewall_began, self.before_audit(error))
             self._describe_course()
         super().describe_failure(error, outcome)
 

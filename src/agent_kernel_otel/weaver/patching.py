@@ -48,7 +48,9 @@ class SeamDescriptor:
             message = f"{type(kernel).__name__!r} object has no attribute {name!r}"
             raise AttributeError(message, name=name, obj=kernel) from None
         operation = current_operation()
-        if operation is None or operation.kernel is not kernel or real is None:
+        if operation is None or real is None:
+            return real
+        if operation.kernel is not kernel and not operation.has_ended_on(kernel):
             return real
         view = operation.views.get(name)
         return real if view is None else view(operation, real)

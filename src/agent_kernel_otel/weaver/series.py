@@ -9,7 +9,7 @@ from typing import Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.cardinality import Bounded
-from agent_kernel_otel.counts import Counts, Series
+from agent_kernel_otel.counts import Cell, Counts, Series
 from agent_kernel_otel.semconv import ATTRIBUTES, OTHER
 
 Labels = dict[str, str]
@@ -45,8 +45,7 @@ class KernelCounts:
     """
 
     __slots__ = (
-        "audit_evicted", "audit_failures", "audit_records", "evicted", "expanded", "stored",
-        "unsampled",
+        "_audit", "_counts", "audit_evicted", "evicted", "expanded", "stored", "unsampled",
     )  # fmt: skip
 
     def __init__(self, counts: Counts) -> None:
@@ -60,15 +59,25 @@ class KernelCounts:
             reason: counts.cell((semconv.HANDLES_EVICTED.name, reason))
             for reason in ATTRIBUTES[semconv.EVICTION_REASON].values
         }
-        self.audit_records, self.audit_failures = (
-            {kind: counts.cell((metric.name, kind)) for kind in (*_EVENT_TYPES, OTHER)}
-            for metric in (semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES)
-        )
+        self._counts = counts
+        self._audit = {
+            (failed, kind): counts.cell((metric.name, kind))
+            for failed, metric in enumerate((semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES))
+            for kind in _EVENT_TYPES
+        }
 
+    def audit(self, event_type: object, *, failed: bool) -> Cell:
+        """Where an audit record is counted.
 
-def event_label(event_type: object) -> str:
-    """The label of what an audit record is about."""
-    return event_type if isinstance(event_type, str) and event_type in _EVENT_TYPES else OTHER
+        Args:
+            event_type: The record's word for what it is about.
+            failed: Whether it could not be written.
+        """
+        known = self._audit.get((failed, str(event_type)))
+        if known is not None:
+            return known
+        metric = semconv.AUDIT_FAILURES if failed else semconv.AUDIT_RECORDS
+        return self._counts.cell((metric.name, OTHER))
 
 
 class CapabilityCounts:

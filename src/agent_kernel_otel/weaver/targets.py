@@ -54,12 +54,15 @@ class Seam:
         attribute: Its name.
         view: Makes what the kernel sees instead, of the call and the collaborator.
         operations: Spans of the operations in which it does.
+        after_streams: Whether it does so even after a stream that was not read to its end: the
+            kernel goes on when the event loop closes its generators.
         in_all_releases: Whether every release has it; if so, its absence deserves a warning.
     """
 
     attribute: str
     view: Callable[[Any, Any], Any]
     operations: frozenset[str]
+    after_streams: bool = False
     in_all_releases: bool = True
 
 
@@ -120,7 +123,12 @@ SEAMS: Final = (
     Seam("_drivers", views.drivers_view, _INVOKE),
     Seam("_firewall", views.firewall_view, _INVOKE),
     Seam("_handle_store", views.HandleStoreView, _INVOKE | {semconv.EXPAND}),
-    Seam("_trace_store", views.TraceStoreView, _INVOKE | {semconv.GRANT, semconv.EXPAND}),
+    Seam(
+        "_trace_store",
+        views.TraceStoreView,
+        _INVOKE | {semconv.GRANT, semconv.EXPAND},
+        after_streams=True,
+    ),
     Seam("_budget_manager", views.BudgetView, _INVOKE, in_all_releases=False),
 )
 
@@ -129,6 +137,9 @@ VIEWS: Final[dict[str, dict[str, Callable[[Any, Any], Any]]]] = {
     for target in OPERATIONS
 }
 """The same table from the operations' side: their views by the name of their span."""
+
+VIEWS_AFTER_STREAMS: Final = {seam.attribute: seam.view for seam in SEAMS if seam.after_streams}
+"""The views that there are even after a stream."""
 
 OWN_DRIVERS: Final = (
     OwnDriver("http", "HTTPDriver", propagation.HTTPDriverSelf, "headers"),

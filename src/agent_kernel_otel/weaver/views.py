@@ -29,7 +29,6 @@ from agent_kernel_otel.weaver.outcomes import (
     reason_code_of,
 )
 from agent_kernel_otel.weaver.reading import argument, mode_of, read, redactions_in
-from agent_kernel_otel.weaver.series import event_label
 
 _EVENT_TYPES = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
 """What an audit record is about, where an older release does not say."""
@@ -71,11 +70,12 @@ class PolicyView(View):
             with Aside(context_of(span)):
                 decision = engine.evaluate(*args, **kwargs)
         except BaseException as error:
-            call.measure_policy(engine, "grant", error, began)
+            call.measure_policy(engine, "grant", began, error)
             rule = _denying_rule(engine, error, args, kwargs)
             call.refused(error, name, "grant", reason_code_of(error), rule=rule, span=span)
             raise
-        call.measure_policy(engine, "grant", None, began)
+        allowed = read(decision, "allowed") is not False
+        call.measure_policy(engine, "grant", began, allowed=allowed)
         call.evaluated(decision, engine, span)
         return decision
 
@@ -101,11 +101,11 @@ class TokenProviderView(View):
             with Aside(context_of(span)):
                 verified = provider.verify(*args, **kwargs)
         except BaseException as error:
-            call.measure_policy(provider, "enforce", error, began)
+            call.measure_policy(provider, "enforce", began, error)
             call.enforced(error, provider, kwargs, started, span)
             raise
-        call.measure_policy(provider, "enforce", None, began)
-        if call.recording:
+        call.measure_policy(provider, "enforce", began)
+        if call.recording or call.debug:
             call.enforced(None, provider, kwargs, started, span)
         return verified
 
@@ -246,10 +246,11 @@ class TraceStoreView(View):
                 )
             else:
                 result = store.record(*args, **kwargs)
-        except BaseException:
-            call.count(call.facts.cells.audit_failures[event_label(event_type)])
+        except BaseException as error:
+            call.audit_error = error
+            call.count(call.facts.cells.audit(event_type, failed=True))
             raise
-        call.count(call.facts.cells.audit_records[event_label(event_type)])
+        call.count(call.facts.cells.audit(event_type, failed=False))
         if evicted is not None:
             _count_dropped(call, store, evicted)
         return result
@@ -427,7 +428,7 @@ def drivers_view(call: InvokeCall, drivers: Any) -> Any:
 
 def token_provider_view(call: KernelCall, provider: Any) -> Any:
     """A view where the token's check is told or measured, or where the provider is the app's."""
-    wanted = call.recording or call.instrumentation.measured.policy is not None
+    wanted = call.recording or call.debug or call.instrumentation.measured.policy is not None
     if isinstance(call, GrantCall):
         wanted = False
     return TokenProviderView(call, provider) if wanted or is_foreign(type(provider)) else provider
