@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test bench bench-latency docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test prometheus-test bench bench-latency docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ collector: $(STAMP) ## build the OpenTelemetry Collector, which needs Go
 
 collector-test: collector ## test TLS and credentials against the OpenTelemetry Collector
 	$(BIN)/python -m pytest tests/collector $(ARGS)
+
+prometheus-test: $(STAMP) ## test what Prometheus scrapes, which needs Debian's package prometheus
+	$(BIN)/python -m pytest tests/prometheus $(ARGS)
 
 bench: $(STAMP) ## measure the overhead
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
