@@ -9,7 +9,8 @@ from inspect import isasyncgen
 from typing import Any
 
 from agent_kernel_otel.operation import Aside, context_of
-from agent_kernel_otel.weaver.invocation import Attempt, InvokeCall
+from agent_kernel_otel.weaver.attempts import Attempt
+from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.propagation import run_as
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from agent_kernel_otel.counts import Cell, begin, count
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
-from agent_kernel_otel.weaver.calls import KernelCall
+from agent_kernel_otel.weaver.attempts import AttemptingCall
 from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
     mode_of,
@@ -20,7 +19,7 @@ from agent_kernel_otel.weaver.reading import (
     read_id,
     redactions_in,
 )
-from agent_kernel_otel.weaver.series import attempt_series, exhaustion_series
+from agent_kernel_otel.weaver.series import exhaustion_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,24 +30,7 @@ if TYPE_CHECKING:
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One attempt of a driver.
-
-    Attributes:
-        driver_id: The driver's id.
-        span: Its span, if it has one.
-        began: When it began, in nanoseconds of the performance counter.
-        settled: Whether it has been told how it ended.
-    """
-
-    driver_id: str
-    span: Span | None
-    began: int
-    settled: bool = False
-
-
-class InvokeCall(KernelCall):
+class InvokeCall(AttemptingCall):
     """``Kernel.invoke``, and the whole of a ``Kernel.invoke_stream``.
 
     Attributes:
@@ -64,11 +46,6 @@ class InvokeCall(KernelCall):
     reached_drivers = False
     _grant: Grant | None = None
     _active: Cell | None = None
-    _attempts = 0
-    _open_attempt: Attempt | None = None
-    _driver_id: str | None = None
-    _driver_failed = False
-    _late_attempt: tuple[Attempt, int, int] | None = None
     _suggested: str | None = None
     _budget_downgraded = False
     _mode: str | None = None
@@ -188,94 +165,6 @@ class InvokeCall(KernelCall):
         }
         self.enforced(error, vars(self.kernel).get("_token_provider"), expected, 0, None)
 
-    def attempting(self, driver_id: object) -> Attempt:
-        """Begin a driver's attempt, and its span."""
-        if self._late_attempt is not None:
-            self._settle_attempts(cancelled=False)
-        self._attempts += 1
-        self._driver_id = name = identifier(driver_id) or ""
-        span = None
-        if self.recording:
-            span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
-        self._open_attempt = attempt = Attempt(name, span, perf_counter_ns())
-        return attempt
-
-    def attempted(self, attempt: Attempt, error: BaseException | None) -> None:
-        """End a driver's attempt.
-
-        The kernel's deadline cancels an attempt just as a cancelled invocation does. Which of
-        the two it was shows in what the kernel does next, so the attempt waits for that.
-        """
-        if self._open_attempt is attempt:
-            self._open_attempt = None
-        if error is None:
-            self._settle(attempt, "success")
-            return
-        outcome = classify(error)
-        if outcome.status == "cancelled":
-            self._late_attempt = (attempt, time_ns(), perf_counter_ns())
-            return
-        self._driver_failed = True
-        self._settle(attempt, "error", outcome.error_type)
-
-    def _settle(
-        self,
-        attempt: Attempt,
-        status: str,
-        error_type: str | None = None,
-        ended: int | None = None,
-        ended_at: int | None = None,
-    ) -> None:
-        """Tell how an attempt ended, once.
-
-        Args:
-            attempt: The attempt.
-            status: How it ended.
-            error_type: What it raised.
-            ended: When, in nanoseconds of the performance counter; now by default.
-            ended_at: The same in nanoseconds since the epoch, for its span.
-        """
-        if attempt.settled:
-            return
-        attempt.settled = True
-        counts = self.facts.counts
-        self.count(counts.cell(attempt_series(attempt.driver_id, status, error_type)))
-        measured = self.instrumentation.measured
-        if measured.driver is not None:
-            elapsed = (perf_counter_ns() if ended is None else ended) - attempt.began
-            measured.driver(attempt.driver_id, status, elapsed, self.exemplar)
-        if attempt.span is not None:
-            late: Attributes = {semconv.STATUS: status}
-            if error_type is not None:
-                late[semconv.ERROR_TYPE] = error_type
-            self.close_child(attempt.span, late, failed=status == "error", end_time=ended_at)
-
-    def _settle_attempts(self, *, cancelled: bool) -> None:
-        """End the attempts that wait for the invocation to go on or to end.
-
-        Args:
-            cancelled: Whether the invocation ends as cancelled, and took the attempt along;
-                otherwise it was the kernel's deadline that cancelled the attempt.
-        """
-        if self._late_attempt is not None:
-            attempt, ended_at, ended = self._late_attempt
-            self._late_attempt = None
-            self._driver_failed = not cancelled
-            status, kind = (
-                ("cancelled", "CancelledError") if cancelled else ("error", "TimeoutError")
-            )
-            self._settle(attempt, status, kind, ended, ended_at)
-        if self._open_attempt is None:
-            return
-        attempt, self._open_attempt = self._open_attempt, None
-        if cancelled and not self.stream:
-            # Torn down with the invocation, which came first.
-            self._settle(attempt, "cancelled", "CancelledError")
-        else:
-            # A stream's driver that the kernel leaves open; the event loop closes it later, or
-            # never does. It did what it was asked to.
-            self._settle(attempt, "success")
-
     def suggested(self, requested: object, suggestion: object) -> None:
         """Take note of the response mode that the budget suggests."""
         self._suggested = self._mode = mode_of(suggestion)
@@ -303,7 +192,7 @@ class InvokeCall(KernelCall):
         attributes: Attributes = {semconv.REDACTIONS: self._redactions}
         if self._mode is not None:
             attributes[semconv.RESPONSE_MODE] = self._mode
-        blamed = not (self._driver_failed or self.firewall_done)
+        blamed = not (self.driver_failed or self.firewall_done)
         failed = blamed and is_failure(error)
         if error is not None and failed:
             attributes[semconv.ERROR_TYPE] = error_type_of(error)
@@ -333,9 +222,9 @@ class InvokeCall(KernelCall):
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the invocation; what its result tells is counted whether or not it is recorded."""
         try:
-            if self._late_attempt is not None or self._open_attempt is not None:
+            if self.has_open_attempts():
                 cause = self.before_audit(error)
-                self._settle_attempts(cancelled=classify(cause).status == "cancelled")
+                self.settle_attempts(cancelled=classify(cause).status == "cancelled")
             if error is None and not self.stream and not self._dry_run:
                 self.add_frame(result)
             if self._last_frame is not None:
@@ -352,7 +241,7 @@ class InvokeCall(KernelCall):
             super().count_end(outcome, result)
             return
         counted.append(cells.invocations[status])
-        if self._attempts > 1:
+        if self.attempts > 1:
             counted.append(cells.fallback)
         if self._redactions:
             counted.append(cells.redaction)
@@ -402,9 +291,9 @@ class InvokeCall(KernelCall):
     def _describe_course(self) -> None:
         """Add drivers, fallback, downgrade and ids, which a failure has as well."""
         late = self.late
-        late[semconv.FALLBACK] = self._attempts > 1
-        if self._driver_id is not None:
-            late[semconv.DRIVER_ID] = self._driver_id
+        late[semconv.FALLBACK] = self.attempts > 1
+        if self.driver_id is not None:
+            late[semconv.DRIVER_ID] = self.driver_id
         if self.action_id is not None:
             late[semconv.GEN_AI_TOOL_CALL_ID] = self.action_id
         reason = self._downgrade_reason()

@@ -15,13 +15,9 @@ from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import get_current
 from agent_kernel_otel.telemetry import is_suppressed
 from agent_kernel_otel.weaver.activation import active
-from agent_kernel_otel.weaver.calls import (
-    DiscoverCall,
-    ExpandCall,
-    GrantCall,
-    ImportCall,
-    KernelCall,
-)
+from agent_kernel_otel.weaver.calls import KernelCall
+from agent_kernel_otel.weaver.federation_calls import DiscoverCall, ImportCall
+from agent_kernel_otel.weaver.grant_calls import ExpandCall, GrantCall
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.streams import traced_stream
 

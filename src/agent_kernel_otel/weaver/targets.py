@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.weaver import operations, propagation, views
+from agent_kernel_otel.weaver import operations, propagation, store_views, views
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ SEAMS: Final = (
     Seam("_router", views.router_view, _INVOKE),
     Seam("_drivers", views.drivers_view, _INVOKE),
     Seam("_firewall", views.firewall_view, _INVOKE),
-    Seam("_handle_store", views.HandleStoreView, _INVOKE | {semconv.EXPAND}),
+    Seam("_handle_store", store_views.HandleStoreView, _INVOKE | {semconv.EXPAND}),
     Seam(
         "_trace_store",
-        views.TraceStoreView,
+        store_views.TraceStoreView,
         _INVOKE | {semconv.GRANT, semconv.EXPAND},
         after_streams=True,
     ),

@@ -17,39 +17,18 @@ from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.scrub import identifier
-from agent_kernel_otel.weaver.calls import ExpandCall, GrantCall, KernelCall
+from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.driver_views import driver_view
-from agent_kernel_otel.weaver.evictions import Held, evicted_from, held_by
+from agent_kernel_otel.weaver.grant_calls import GrantCall
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import (
     classify,
-    error_type_of,
     is_failure,
     is_foreign,
     reason_code_of,
 )
 from agent_kernel_otel.weaver.reading import argument, mode_of, read, redactions_in
-
-_EVENT_TYPES = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
-"""What an audit record is about, where an older release does not say."""
-
-
-class View:
-    """A stand-in for one collaborator during one call.
-
-    Args:
-        call: The call that is running.
-        real: The collaborator.
-    """
-
-    __slots__ = ("_call", "_real")
-
-    def __init__(self, call: Any, real: Any) -> None:
-        self._call = call
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+from agent_kernel_otel.weaver.view import View, error_attributes, inner_step
 
 
 class PolicyView(View):
@@ -188,72 +167,7 @@ class RouterView(View):
 
     def route(self, *args: Any, **kwargs: Any) -> Any:
         """Find the drivers to try."""
-        return _inner_step(self._call, semconv.ROUTE, self._real.route, args, kwargs, _route_said)
-
-
-class HandleStoreView(View):
-    """A handle store during an invocation or an expansion."""
-
-    __slots__ = ()
-    _call: KernelCall
-
-    def store(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a full result, and count it with what had to make room for it."""
-        call, store = self._call, self._real
-        held = held_by(store)
-        if call.debug or is_foreign(type(store)):
-            handle = _inner_step(call, semconv.HANDLE, store.store, args, kwargs)
-        else:
-            # The kernel's own looks at no kernel, and opens no span.
-            handle = store.store(*args, **kwargs)
-        call.count(call.facts.cells.stored)
-        if len(held.handles) != held.number + 1:
-            _count_evicted(call, store, held, stored=1)
-        return handle
-
-    def expand(self, *args: Any, **kwargs: Any) -> Any:
-        """Give out a part of a full result; older releases have no action id here."""
-        call, store = self._call, self._real
-        if isinstance(call, ExpandCall):
-            call.acts_as(kwargs.get("action_id"))
-        held = held_by(store)
-        try:
-            with Aside():
-                return store.expand(*args, **kwargs)
-        finally:
-            _count_evicted(call, store, held, stored=0)
-
-
-class TraceStoreView(View):
-    """A trace store: each record holds the action id, on paths where nothing else does."""
-
-    __slots__ = ()
-    _call: KernelCall
-
-    def record(self, *args: Any, **kwargs: Any) -> Any:
-        """Write an audit record, and count it."""
-        record = argument(args, kwargs, 0, "trace")
-        call, store = self._call, self._real
-        if call.action_id is None:
-            call.acts_as(read(record, "action_id"))
-        event_type = read(record, "event_type") or _EVENT_TYPES.get(call.name)
-        evicted = read(store, "evicted_count")
-        try:
-            if call.debug or is_foreign(type(store)):
-                said = {semconv.EVENT_TYPE: identifier(event_type) or ""}
-                result = _inner_step(
-                    call, semconv.AUDIT, store.record, args, kwargs, lambda _: said
-                )
-            else:
-                result = store.record(*args, **kwargs)
-        except BaseException as error:
-            call.audit_error = error
-            call.count(call.facts.cells.audit(event_type, failed=True))
-            raise
-        call.count(call.facts.cells.audit(event_type, failed=False))
-        if evicted is not None:
-            _count_dropped(call, store, evicted)
-        return result
+        return inner_step(self._call, semconv.ROUTE, self._real.route, args, kwargs, _route_said)
 
 
 class BudgetView(View):
@@ -307,7 +221,7 @@ async def _allocate(call: InvokeCall, reserving: Any) -> Any:
     try:
         granted = await reserving
     except BaseException as error:
-        call.close_child(span, _error_type(error), failed=is_failure(error))
+        call.close_child(span, error_attributes(error), failed=is_failure(error))
         raise
     known = isinstance(granted, int)
     call.close_child(span, {semconv.BUDGET_GRANTED: granted} if known else {})
@@ -338,7 +252,7 @@ def _tell_firewall(
     try:
         attributes: dict[str, Any] = {}
         if error is not None:
-            attributes = _error_type(error)
+            attributes = error_attributes(error)
         else:
             attributes[semconv.RESPONSE_MODE] = mode_of(frame.response_mode) or ""
             attributes[semconv.REDACTIONS] = redactions_in(frame)
@@ -350,53 +264,8 @@ def _tell_firewall(
         faults.swallow("telling what the firewall did")
 
 
-def _inner_step(
-    call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
-) -> Any:
-    """Call a collaborator, as a span of its own at level ``debug``."""
-    span = call.open_child(name, {}) if call.debug else None
-    try:
-        with Aside(context_of(span)):
-            result = method(*args, **kwargs)
-    except BaseException as error:
-        call.close_child(span, _error_type(error), failed=is_failure(error))
-        raise
-    if span is not None:
-        call.close_child(span, _describe_step(said, result))
-    return result
-
-
-def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> None:
-    try:
-        for reason, number in evicted_from(store, held, stored):
-            call.count(call.facts.cells.evicted[reason], number)
-    except Exception:
-        faults.swallow("counting evicted handles")
-
-
-def _count_dropped(call: KernelCall, store: Any, before: Any) -> None:
-    try:
-        if store.evicted_count != before:
-            call.count(call.facts.cells.audit_evicted, store.evicted_count - before)
-    except Exception:
-        faults.swallow("counting evicted audit records")
-
-
-def _describe_step(said: Any, result: Any) -> dict[str, Any]:
-    try:
-        described: dict[str, Any] = {} if said is None else said(result)
-    except Exception:
-        faults.swallow("describing an inner step")
-        return {}
-    return described
-
-
 def _route_said(plan: Any) -> dict[str, Any]:
     return {semconv.ROUTE_DRIVERS: len(plan.driver_ids)}
-
-
-def _error_type(error: BaseException) -> dict[str, Any]:
-    return {semconv.ERROR_TYPE: error_type_of(error)}
 
 
 def _denying_rule(engine: Any, error: BaseException, args: Any, kwargs: Any) -> str | None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attempts of drivers in one invocation: told and counted as they end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING
+
+from agent_kernel_otel import semconv
+from agent_kernel_otel.scrub import identifier
+from agent_kernel_otel.telemetry import Attributes
+from agent_kernel_otel.weaver.calls import KernelCall
+from agent_kernel_otel.weaver.outcomes import classify
+from agent_kernel_otel.weaver.series import attempt_series
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of a driver.
+
+    Attributes:
+        driver_id: The driver's id.
+        span: Its span, if it has one.
+        began: When it began, in nanoseconds of the performance counter.
+        settled: Whether it has been told how it ended.
+    """
+
+    driver_id: str
+    span: Span | None
+    began: int
+    settled: bool = False
+
+
+class AttemptingCall(KernelCall):
+    """A call in which the kernel tries drivers.
+
+    Attributes:
+        stream: Whether it is a stream.
+        attempts: How many attempts there were.
+        driver_id: The driver tried last.
+        driver_failed: Whether the last attempt failed.
+    """
+
+    stream = False
+    attempts = 0
+    driver_id: str | None = None
+    driver_failed = False
+    _open_attempt: Attempt | None = None
+    _late_attempt: tuple[Attempt, int, int] | None = None
+
+    def has_open_attempts(self) -> bool:
+        """Whether there are attempts of which it is not known how they ended."""
+        return self._open_attempt is not None or self._late_attempt is not None
+
+    def attempting(self, driver_id: object) -> Attempt:
+        """Begin a driver's attempt, and its span."""
+        if self._late_attempt is not None:
+            self.settle_attempts(cancelled=False)
+        self.attempts += 1
+        self.driver_id = name = identifier(driver_id) or ""
+        span = None
+        if self.recording:
+            span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
+        self._open_attempt = attempt = Attempt(name, span, perf_counter_ns())
+        return attempt
+
+    def attempted(self, attempt: Attempt, error: BaseException | None) -> None:
+        """End a driver's attempt.
+
+        The kernel's deadline cancels an attempt just as a cancelled invocation does. Which of
+        the two it was shows in what the kernel does next, so the attempt waits for that.
+        """
+        if self._open_attempt is attempt:
+            self._open_attempt = None
+        if error is None:
+            self._settle(attempt, "success")
+            return
+        outcome = classify(error)
+        if outcome.status == "cancelled":
+            self._late_attempt = (attempt, time_ns(), perf_counter_ns())
+            return
+        self.driver_failed = True
+        self._settle(attempt, "error", outcome.error_type)
+
+    def _settle(
+        self,
+        attempt: Attempt,
+        status: str,
+        error_type: str | None = None,
+        ended: int | None = None,
+        ended_at: int | None = None,
+    ) -> None:
+        """Tell how an attempt ended, once.
+
+        Args:
+            attempt: The attempt.
+            status: How it ended.
+            error_type: What it raised.
+            ended: When, in nanoseconds of the performance counter; now by default.
+            ended_at: The same in nanoseconds since the epoch, for its span.
+        """
+        if attempt.settled:
+            return
+        attempt.settled = True
+        counts = self.facts.counts
+        self.count(counts.cell(attempt_series(attempt.driver_id, status, error_type)))
+        measured = self.instrumentation.measured
+        if measured.driver is not None:
+            elapsed = (perf_counter_ns() if ended is None else ended) - attempt.began
+            measured.driver(attempt.driver_id, status, elapsed, self.exemplar)
+        if attempt.span is not None:
+            late: Attributes = {semconv.STATUS: status}
+            if error_type is not None:
+                late[semconv.ERROR_TYPE] = error_type
+            self.close_child(attempt.span, late, failed=status == "error", end_time=ended_at)
+
+    def settle_attempts(self, *, cancelled: bool) -> None:
+        """End the attempts that wait for the invocation to go on or to end.
+
+        Args:
+            cancelled: Whether the invocation ends as cancelled, and took the attempt along;
+                otherwise it was the kernel's deadline that cancelled the attempt.
+        """
+        if self._late_attempt is not None:
+            attempt, ended_at, ended = self._late_attempt
+            self._late_attempt = None
+            self.driver_failed = not cancelled
+            status, kind = (
+                ("cancelled", "CancelledError") if cancelled else ("error", "TimeoutError")
+            )
+            self._settle(attempt, status, kind, ended, ended_at)
+        if self._open_attempt is None:
+            return
+        attempt, self._open_attempt = self._open_attempt, None
+        if cancelled and not self.stream:
+            # Torn down with the invocation, which came first.
+            self._settle(attempt, "cancelled", "CancelledError")
+        else:
+            # A stream's driver that the kernel leaves open; the event loop closes it later, or
+            # never does. It did what it was asked to.
+            self._settle(attempt, "success")
