@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the whole span tree, the counts and the requests on every supported release of weaver-kernel."""
+"""Checks span trees, counts and requests on every supported release of weaver-kernel."""
 
 from __future__ import annotations
 
