@@ -33,6 +33,22 @@ from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
 _current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation", default=None)
 current_operation = _current.get
 """The operation on the stack, if its kernel's own code is running; foreign code sees ``None``."""
+set_current = _current.set
+"""Makes an operation, or none, current; :func:`come_back` is to be given what it returns."""
+
+
+def come_back(marker: Token[Operation | None]) -> bool:
+    """Undo :data:`set_current`.
+
+    Returns:
+        Whether it could be: not where another context finalises a coroutine or a generator, in
+        which nothing of ours is current.
+    """
+    try:
+        _current.reset(marker)
+    except ValueError:
+        return False
+    return True
 
 
 class Operation:
@@ -129,7 +145,7 @@ class Operation:
 
     def enter(self) -> None:
         """Make the operation and its span current. Never to be held across a ``yield``."""
-        self._marker = _current.set(self)
+        self._marker = set_current(self)
         if self._shown:
             current = get_current()
             # At a later step of a stream its caller has other things in its context.
@@ -144,13 +160,8 @@ class Operation:
         if marker is None:
             return
         self._marker = None
-        try:
-            _current.reset(marker)
-        except ValueError:
-            # A coroutine that another context finalises: nothing of ours is current there, and
-            # detaching would only log an error.
-            return
-        if self._shown:
+        # In another context detaching would only log an error.
+        if come_back(marker) and self._shown:
             detach(self._attached)
 
     # Child spans ----------------------------------------------------------------------------
@@ -388,17 +399,12 @@ class Aside:
         self._context = context
 
     def __enter__(self) -> None:
-        self._marker = _current.set(None)
+        self._marker = set_current(None)
         if self._context is not None:
             self._attached = attach(self._context)
 
     def __exit__(self, *exc_info: object) -> None:
-        try:
-            _current.reset(self._marker)
-        except ValueError:
-            # Another context finalises this block, as in Operation.leave.
-            return
-        if self._context is not None:
+        if come_back(self._marker) and self._context is not None:
             detach(self._attached)
 
 

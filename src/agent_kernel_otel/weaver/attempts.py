@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
@@ -12,27 +11,27 @@ from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.outcomes import classify
-from agent_kernel_otel.weaver.series import attempt_series
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
-@dataclass(slots=True)
 class Attempt:
     """One attempt of a driver.
 
     Attributes:
-        driver_id: The driver's id.
+        told_as: The driver's id as it is told.
         span: Its span, if it has one.
         began: When it began, in nanoseconds of the performance counter.
         settled: Whether it has been told how it ended.
     """
 
-    driver_id: str
+    __slots__ = ("began", "settled", "span", "told_as")
+
+    told_as: str
     span: Span | None
     began: int
-    settled: bool = False
+    settled: bool
 
 
 class AttemptingCall(KernelCall):
@@ -52,21 +51,25 @@ class AttemptingCall(KernelCall):
     _open_attempt: Attempt | None = None
     _late_attempt: tuple[Attempt, int, int] | None = None
 
-    def has_open_attempts(self) -> bool:
-        """Whether there are attempts of which it is not known how they ended."""
-        return self._open_attempt is not None or self._late_attempt is not None
+    def attempting(self, attempt: Attempt, driver_id: object) -> Span | None:
+        """Begin a driver's attempt, and its span.
 
-    def attempting(self, driver_id: object) -> Attempt:
-        """Begin a driver's attempt, and its span."""
+        Args:
+            attempt: What is to hold it.
+            driver_id: Under which id the kernel looked the driver up.
+        """
         if self._late_attempt is not None:
             self.settle_attempts(cancelled=False)
         self.attempts += 1
-        self.driver_id = name = identifier(driver_id) or ""
-        span = None
+        name = identifier(driver_id) or ""
+        self.driver_id = attempt.told_as = name
+        attempt.settled = False
+        attempt.span = None
         if self.recording:
-            span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
-        self._open_attempt = attempt = Attempt(name, span, perf_counter_ns())
-        return attempt
+            attempt.span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
+        attempt.began = perf_counter_ns()
+        self._open_attempt = attempt
+        return attempt.span
 
     def attempted(self, attempt: Attempt, error: BaseException | None) -> None:
         """End a driver's attempt.
@@ -106,12 +109,11 @@ class AttemptingCall(KernelCall):
         if attempt.settled:
             return
         attempt.settled = True
-        counts = self.facts.counts
-        self.count(counts.cell(attempt_series(attempt.driver_id, status, error_type)))
+        self.count(self.facts.attempt_cell(attempt.told_as, status, error_type))
         measured = self.instrumentation.measured
         if measured.driver is not None:
             elapsed = (perf_counter_ns() if ended is None else ended) - attempt.began
-            measured.driver(attempt.driver_id, status, elapsed, self.exemplar)
+            measured.driver(attempt.told_as, status, elapsed, self.exemplar)
         if attempt.span is not None:
             late: Attributes = {semconv.STATUS: status}
             if error_type is not None:

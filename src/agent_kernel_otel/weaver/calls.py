@@ -16,9 +16,9 @@ from agent_kernel_otel.counts import Cell, count, process
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Operation
 from agent_kernel_otel.scrub import identifier
-from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
+from agent_kernel_otel.telemetry import SUCCESS, Attributes, Decision, Outcome
 from agent_kernel_otel.weaver.outcomes import category_of, classify
-from agent_kernel_otel.weaver.reading import describe_capability, read, registered
+from agent_kernel_otel.weaver.reading import describe_capability, read
 from agent_kernel_otel.weaver.series import denial_series
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class KernelCall(Operation):
         self.facts = facts = instrumentation.kernels.of(kernel)
         self._principal = principal
         self._capability_id = capability_id = read(subject, "capability_id")
-        self.described = facts.about(capability_id, registered(kernel, capability_id))
+        self.described = facts.about(kernel, capability_id)
 
     def start_attributes(self) -> Attributes:
         """What is said of the kernel and of the capability, and who calls."""
@@ -105,9 +105,7 @@ class KernelCall(Operation):
     def _look_again(self) -> None:
         # The kernel's own call loads a capability of a deferred namespace.
         if self.kernel is not None:
-            known = registered(self.kernel, self._capability_id)
-            if known is not None:
-                self.described = self.facts.about(self._capability_id, known)
+            self.described = self.facts.about(self.kernel, self._capability_id)
 
     def count(self, cell: Cell, number: int = 1) -> None:
         """Count something that came to pass.
@@ -163,7 +161,7 @@ class KernelCall(Operation):
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the call with what its caller gets: a result or an exception."""
-        outcome = classify(error)
+        outcome = SUCCESS if error is None else classify(error)
         try:
             if error is not None:
                 self.describe_failure(error, outcome)

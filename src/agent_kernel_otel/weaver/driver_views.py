@@ -8,26 +8,26 @@ from collections.abc import AsyncIterator
 from inspect import isasyncgen
 from typing import Any
 
-from agent_kernel_otel.operation import Aside, context_of
+from agent_kernel_otel.operation import Aside, come_back, context_of, set_current
 from agent_kernel_otel.weaver.attempts import Attempt
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.propagation import run_as
 
 
-def driver_view(call: InvokeCall, driver_id: Any, driver: Any) -> Any:
-    """The view of a driver, of the kind that the kernel takes the driver itself for.
+def view_in_stream(call: InvokeCall, driver_id: Any, driver: Any) -> Any:
+    """The view of a driver in a stream, of the kind that the kernel takes the driver itself for.
 
     Streams ask ``isinstance(driver, StreamingDriver)``. What the real driver answers decides the
     class of the view, which defines its methods on the class, so that every Python version
     answers the same for it: a proxy would turn streaming drivers into single-shot ones.
     """
-    kind = StreamingDriverView if call.stream and _streams(driver) else DriverView
+    kind = StreamingDriverView if _streams(driver) else DriverView
     return kind(call, driver_id, driver)
 
 
-class DriverView:
-    """A driver during an invocation.
+class DriverView(Attempt):
+    """A driver during an invocation, and the kernel's attempt of it.
 
     Args:
         call: The invocation.
@@ -58,18 +58,26 @@ class DriverView:
         call = self._call
         if call.recording and call.action_id is None:
             _note_action(call, args, kwargs)
-        attempt = call.attempting(self._tried_as)
+        span = call.attempting(self, self._tried_as)
+        driver = self._driver
+        senders = call.instrumentation.senders
         try:
-            with Aside(context_of(attempt.span)):
-                driver = self._driver
-                senders = call.instrumentation.senders
-                if senders and call.telling:
-                    driver = run_as(driver, senders)
-                result = await driver.execute(*args, **kwargs)
+            if span is None and not senders:
+                # As Aside does it, for the many calls that need no more than this.
+                marker = set_current(None)
+                try:
+                    result = await driver.execute(*args, **kwargs)
+                finally:
+                    come_back(marker)
+            else:
+                with Aside(context_of(span)):
+                    if senders and call.telling:
+                        driver = run_as(driver, senders)
+                    result = await driver.execute(*args, **kwargs)
         except BaseException as error:
-            call.attempted(attempt, error)
+            call.attempted(self, error)
             raise
-        call.attempted(attempt, None)
+        call.attempted(self, None)
         return result
 
 
@@ -82,17 +90,17 @@ class StreamingDriverView(DriverView):
         """One attempt, from the call to the end of its chunks."""
         call = self._call
         _note_action(call, args, kwargs)
-        attempt = call.attempting(self._tried_as)
+        span = call.attempting(self, self._tried_as)
         try:
-            with Aside(context_of(attempt.span)):
+            with Aside(context_of(span)):
                 chunks = self._driver.execute_stream(*args, **kwargs)
         except BaseException as error:
-            call.attempted(attempt, error)
+            call.attempted(self, error)
             raise
         if not hasattr(chunks, "__aiter__"):
             # Not a stream: the kernel fails over it, with the error that it has for this.
             return chunks
-        return _chunks_of_attempt(call, attempt, chunks)
+        return _chunks_of_attempt(call, self, chunks)
 
 
 async def _chunks_of_attempt(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from time import monotonic, perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.counts import Cell, begin, count
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from agent_kernel_otel.weaver.grants import Grant
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+
+
+_MODES: Final = frozenset(semconv.ATTRIBUTES[semconv.RESPONSE_MODE].known)
 
 
 class InvokeCall(AttemptingCall):
@@ -69,7 +72,8 @@ class InvokeCall(AttemptingCall):
         self.stream = stream
         self._token = token = args[0] if args else kwargs.get("token")
         self._args = kwargs.get("args")
-        self._asked_mode = mode_of(kwargs.get("response_mode", "summary"))
+        mode = kwargs.get("response_mode", "summary")
+        self._asked_mode = mode if mode.__class__ is str and mode in _MODES else mode_of(mode)
         self._dry_run = bool(kwargs.get("dry_run"))
         super().__init__(instrumentation, kernel, token, kwargs.get("principal"))
         if stream:
@@ -222,20 +226,23 @@ class InvokeCall(AttemptingCall):
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the invocation; what its result tells is counted whether or not it is recorded."""
         try:
-            if self.has_open_attempts():
+            if self._open_attempt is not None or self._late_attempt is not None:
                 cause = self.before_audit(error)
                 self.settle_attempts(cancelled=classify(cause).status == "cancelled")
             if error is None and not self.stream and not self._dry_run:
                 self.add_frame(result)
             if self._last_frame is not None:
-                self._mode = mode_of(self._last_frame.response_mode)
+                mode = self._last_frame.response_mode
+                self._mode = mode if mode.__class__ is str and mode in _MODES else mode_of(mode)
         except Exception:
             faults.swallow("reading what an invocation came to")
         super().finish(result, error)
 
     def count_end(self, outcome: Outcome, result: Any) -> None:
         """Count the invocation, once, with all that it came to, and how long it took."""
-        cells, counted, status = self.counts(), self.counted, outcome.status
+        described = self.described
+        cells = self.counts() if described.capability is None else described.counts
+        counted, status = self.counted, outcome.status
         if self._dry_run:
             counted.append(cells.dry_run)
             super().count_end(outcome, result)
@@ -245,9 +252,10 @@ class InvokeCall(AttemptingCall):
             counted.append(cells.fallback)
         if self._redactions:
             counted.append(cells.redaction)
-        reason = self._downgrade_reason()
-        if reason is not None:
-            counted.append(cells.downgrades[reason])
+        if self._mode != self._asked_mode:
+            reason = self._downgrade_reason()
+            if reason is not None:
+                counted.append(cells.downgrades[reason])
         if outcome.error_type == "BudgetExhausted" and not self.reached_drivers:
             session = self.instrumentation.kernels.session_of(self.kernel)
             if session is not None:

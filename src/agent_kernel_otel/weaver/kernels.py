@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.by_kernel import ByKernel
-from agent_kernel_otel.counts import CountGroup, Counts
+from agent_kernel_otel.counts import Cell, CountGroup, Counts
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
-from agent_kernel_otel.weaver.reading import describe_capability, read, read_id
+from agent_kernel_otel.weaver.reading import describe_capability, read, read_id, registered
 from agent_kernel_otel.weaver.series import (
     CapabilityCounts,
     KernelCounts,
+    attempt_series,
     capability_labels,
     has_room_for,
     safety_label,
@@ -40,15 +41,6 @@ class Described:
     attributes: Attributes
     tool_attributes: Attributes
     counts: CapabilityCounts
-
-    def still_holds(self, capability: Any) -> bool:
-        """Whether the capability is the same and has not been changed."""
-        return (
-            self.capability is capability
-            and self.safety_class is capability.safety_class
-            and self.sensitivity is capability.sensitivity
-            and self.description is capability.description
-        )
 
 
 class KernelFacts:
@@ -77,24 +69,43 @@ class KernelFacts:
             self.attributes[semconv.KERNEL_ID] = kernel_id
         self._capability_limit = capability_limit
         self._begun = 0
+        self._attempts: dict[tuple[str, str, str | None], Cell] = {}
         self._capabilities: dict[str, Described] = {}
 
-    def about(self, capability_id: object, capability: Any) -> Described:
+    def about(self, kernel: Any, capability_id: object) -> Described:
         """What is said and counted of an operation on a capability.
 
         Args:
+            kernel: The kernel.
             capability_id: The id asked for; anything.
-            capability: The capability of that id, ``None`` where the kernel does not know it.
         """
+        capability = registered(kernel, capability_id)
         if type(capability_id) is not str or capability is None:
             return self._describe(capability_id, capability)
         known = self._capabilities.get(capability_id)
-        if known is None or not known.still_holds(capability):
+        if (
+            known is None
+            or known.capability is not capability
+            # It is the app's object, and can have been changed.
+            or known.safety_class is not capability.safety_class
+            or known.sensitivity is not capability.sensitivity
+            or known.description is not capability.description
+        ):
             known = self._describe(capability_id, capability)
             if len(self._capabilities) >= self._REMEMBERED:
                 self._capabilities.clear()
             self._capabilities[capability_id] = known
         return known
+
+    def attempt_cell(self, driver_id: str, status: str, error_type: str | None) -> Cell:
+        """Where a driver's attempt is counted."""
+        cell = self._attempts.get((driver_id, status, error_type))
+        if cell is None:
+            cell = self.counts.cell(attempt_series(driver_id, status, error_type))
+            if len(self._attempts) >= self._REMEMBERED:
+                self._attempts.clear()
+            self._attempts[driver_id, status, error_type] = cell
+        return cell
 
     def _describe(self, capability_id: object, capability: Any) -> Described:
         name = identifier(capability_id)

@@ -47,8 +47,10 @@ class SeamDescriptor:
         except KeyError:
             message = f"{type(kernel).__name__!r} object has no attribute {name!r}"
             raise AttributeError(message, name=name, obj=kernel) from None
+        if real is None:
+            return None
         operation = current_operation()
-        if operation is None or real is None:
+        if operation is None:
             return real
         if operation.kernel is not kernel and not operation.has_ended_on(kernel):
             return real

@@ -155,7 +155,6 @@ def has_room_for(capabilities: Iterable[tuple[str | None, str]], limit: int) -> 
     return _capabilities.has_room_for(capabilities, limit)
 
 
-@lru_cache(maxsize=1024)
 def attempt_series(driver_id: str, status: str, error_type: str | None) -> Series:
     """The series of a driver's attempt."""
     driver, error = _drivers.label(driver_id), _error_types.label(error_type)

@@ -13,7 +13,7 @@ from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.evictions import Held, evicted_from, held_by
 from agent_kernel_otel.weaver.grant_calls import ExpandCall
 from agent_kernel_otel.weaver.outcomes import is_foreign
-from agent_kernel_otel.weaver.reading import argument, read
+from agent_kernel_otel.weaver.reading import read
 from agent_kernel_otel.weaver.view import View, inner_step
 
 _EVENT_TYPES: Final = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
@@ -61,9 +61,9 @@ class TraceStoreView(View):
 
     def record(self, *args: Any, **kwargs: Any) -> Any:
         """Write an audit record, and count it."""
-        record = argument(args, kwargs, 0, "trace")
+        record = args[0] if args else kwargs.get("trace")
         call, store = self._call, self._real
-        if call.action_id is None:
+        if call.recording and call.action_id is None:
             call.acts_as(read(record, "action_id"))
         event_type = read(record, "event_type") or _EVENT_TYPES.get(call.name)
         evicted = read(store, "evicted_count")
@@ -78,7 +78,7 @@ class TraceStoreView(View):
             call.count(call.facts.cells.audit(event_type, failed=True))
             raise
         call.count(call.facts.cells.audit(event_type, failed=False))
-        if evicted is not None:
+        if evicted is not None and read(store, "evicted_count") != evicted:
             _count_dropped(call, store, evicted)
         return result
 
@@ -93,7 +93,6 @@ def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> 
 
 def _count_dropped(call: KernelCall, store: Any, before: Any) -> None:
     try:
-        if store.evicted_count != before:
-            call.count(call.facts.cells.audit_evicted, store.evicted_count - before)
+        call.count(call.facts.cells.audit_evicted, store.evicted_count - before)
     except Exception:
         faults.swallow("counting evicted audit records")

@@ -18,7 +18,7 @@ from agent_kernel_otel.faults import faults
 from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import KernelCall
-from agent_kernel_otel.weaver.driver_views import driver_view
+from agent_kernel_otel.weaver.driver_views import DriverView, view_in_stream
 from agent_kernel_otel.weaver.grant_calls import GrantCall
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import (
@@ -103,10 +103,15 @@ class DriversView(View):
     def get(self, driver_id: Any, default: Any = None) -> Any:
         """The driver to try; looking it up is no attempt yet."""
         driver = self._real.get(driver_id)
-        return default if driver is None else driver_view(self._call, driver_id, driver)
+        if driver is None:
+            return default
+        call = self._call
+        kind = view_in_stream if call.stream else DriverView
+        return kind(call, driver_id, driver)
 
     def __getitem__(self, driver_id: Any) -> Any:
-        return driver_view(self._call, driver_id, self._real[driver_id])
+        driver = self._real[driver_id]
+        return self.get(driver_id, driver)
 
     def __setitem__(self, driver_id: Any, driver: Any) -> None:
         self._real[driver_id] = driver
