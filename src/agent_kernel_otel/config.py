@@ -113,8 +113,8 @@ class InstrumentationConfig:
     Attributes:
         span_level: ``info`` for the operations and their policy, driver and firewall spans;
             ``debug`` adds the inner steps; ``off`` creates no span.
-        metrics_level: ``off``, ``info`` or ``debug``. Validated and kept for the metrics, which
-            this version does not emit yet.
+        metrics_level: ``info``; ``debug`` adds how long decisions, drivers and the firewall took;
+            ``off`` exports none, and counting goes on.
         span_naming: ``agent_kernel``, or ``gen_ai`` to name the invoke span
             ``execute_tool {capability_id}``.
         principal_id: ``raw``; ``hash`` for 16 hexadecimal digits of HMAC-SHA256; ``off``.
@@ -124,10 +124,10 @@ class InstrumentationConfig:
             characters and scrubbed.
         capture_content: Which kinds of content spans carry, scrubbed: any of ``arguments``,
             ``results``, ``goals``, ``justifications``.
-        capability_id_limit: Most capability ids that metrics tell apart. Validated and kept for
-            the metrics, which this version does not emit yet.
-        gen_ai_metrics: Whether ``gen_ai.execute_tool.duration`` is emitted. Validated and kept
-            for the metrics, which this version does not emit yet.
+        capability_id_limit: How many capability ids of the process metrics tell apart; the others
+            are ``_OTHER``.
+        gen_ai_metrics: Whether ``gen_ai.execute_tool.duration``, the GenAI convention's histogram,
+            is emitted too.
         propagate_context: Into which requests of the kernel's own drivers the trace context is
             written: any of ``http`` (headers), ``mcp`` (``_meta``), ``federation`` (headers).
         exit_timeout: Seconds that the end of the process, or SIGTERM, may be held up to send what
