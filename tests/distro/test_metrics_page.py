@@ -7,17 +7,19 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
 
 from agent_kernel_otel.distro.metrics_page import MetricsPage
+from agent_kernel_otel.faults import faults
 from tests.distro.zero_code import APPS, environment, install, run
 from tests.support.otlp_records import Item
 from tests.support.otlp_sink import OtlpSink
@@ -161,6 +163,24 @@ def test_pages_are_made_one_at_a_time() -> None:
         page.close()
     assert pages == ["made"] * 4
     assert most == 1
+
+
+def test_a_page_that_cannot_be_made_is_an_error_of_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(environ: object, start_response: object) -> list[bytes]:
+        raise RuntimeError("no metrics today")
+
+    monkeypatch.setattr(faults, "reraise", False)
+    page = MetricsPage(fail, HOST, free_port())
+    page.start()
+    before = faults.count
+    try:
+        with pytest.raises(HTTPError, match="500"):
+            scrape(urlsplit(page.address).port or 0)
+    finally:
+        page.close()
+    assert faults.count == before + 1
 
 
 def test_a_client_that_never_asks_keeps_nobody_waiting(app: ScrapedApp) -> None:
@@ -310,6 +330,27 @@ def test_forked_children_leave_the_page_to_their_parent_which_warns_once() -> No
         assert f"http://{HOST}:{app.port}/metrics" in line
         assert "OTEL_METRICS_EXPORTER=otlp" in line
         assert app.end() == 0
+
+
+def test_no_child_hangs_that_is_forked_while_pages_are_made() -> None:
+    with ScrapedApp.of(APP) as app, ThreadPoolExecutor(2) as scrapers:
+        app.tell("spread 900")
+        forked = threading.Event()
+
+        def scrape_on() -> int:
+            pages = 0
+            while not forked.is_set():
+                app.scrape()
+                pages += 1
+            return pages
+
+        scraping = [scrapers.submit(scrape_on) for _ in range(2)]
+        try:
+            told = {app.tell("fork") for _ in range(40)}
+        finally:
+            forked.set()
+        assert told == {"0 listening"}
+        assert all(scraped.result() for scraped in scraping)
 
 
 def test_a_child_that_outlives_its_parent_neither_holds_the_port_nor_answers() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -68,8 +70,10 @@ class ScrapedApp:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            start_new_session=True,
         )
-        self._watchdog = threading.Timer(HANGS_AFTER, self.process.kill)
+        # All of its processes: a child that hangs has its standard output, too.
+        self._watchdog = threading.Timer(HANGS_AFTER, os.killpg, (self.process.pid, signal.SIGKILL))
         self._watchdog.start()
 
     @classmethod

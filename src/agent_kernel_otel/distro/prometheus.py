@@ -109,9 +109,11 @@ class ScrapedMetricReader(PrometheusMetricReader):
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
         """Show and listen no more."""
         page, self.page = self.page, None
-        if page is not None:
-            page.close()
+        if page is None:
+            return
+        if page.is_served:  # in a forked child the registry's lock may be held for ever
             super().shutdown(timeout_millis)
+        page.close()
 
 
 class _FromEnvironment(ScrapedMetricReader):

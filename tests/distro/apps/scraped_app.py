@@ -65,6 +65,7 @@ def fork(generations: str = "1") -> str:
             os.write(writes, fork(str(int(generations) - 1)).encode())
             os._exit(0)
         count("100")
+        _meter.create_observable_counter("of_child", callbacks=[lambda _: []])
         os.write(writes, f"{listening()} listening".encode())
         os._exit(0)
     os.waitpid(child, 0)
