@@ -89,6 +89,11 @@ class StatsSnapshot:
             raise ValueError(f"there is no {what}; there are: {known or 'none'}")
         return _by(self.counts, definition, attribute)
 
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """The numbers by name, to be written as JSON; all but ``counts``."""
+        numbers = {name: value for name, value in vars(self).items() if name != "counts"}
+        return {**numbers, "denials_by_reason": dict(self.denials_by_reason)}
+
 
 class _Baseline:
     """What had been counted when it was reset, and in which process."""

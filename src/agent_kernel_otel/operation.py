@@ -96,9 +96,9 @@ class Operation:
         self._base = self.context = get_current()
         level = span_level_switch.level or self.telemetry.span_level
         if level != "off":
+            self.debug = level == "debug"
             try:
                 self._start_span()
-                self.debug = level == "debug"
             except Exception:
                 faults.swallow(f"starting {self.name}")
 
@@ -231,7 +231,18 @@ class Operation:
             attributes: All of its attributes.
             failed: Whether it ended as an error.
         """
-        self.close_child(self.open_child(name, attributes, started), {}, failed=failed)
+        if not self.recording:
+            return
+        try:
+            attributes[semconv.SYSTEM] = self.telemetry.system
+            span = self.telemetry.start_span(
+                name, self.context, attributes=attributes, start_time=started
+            )
+            if failed:
+                span.set_status(StatusCode.ERROR)
+            span.end()
+        except Exception:
+            faults.swallow(f"telling {name}")
 
     @property
     def about(self) -> Attributes:

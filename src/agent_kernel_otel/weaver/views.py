@@ -15,7 +15,7 @@ from typing import Any
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Aside, context_of
+from agent_kernel_otel.operation import Aside, come_back, context_of, set_current
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.driver_views import DriverView, view_in_stream
@@ -77,8 +77,16 @@ class TokenProviderView(View):
             )
         started, began = time_ns(), perf_counter_ns()
         try:
-            with Aside(context_of(span)):
-                verified = provider.verify(*args, **kwargs)
+            if span is None:
+                # As Aside does it: the kernel's own may have a revocation store of the app's.
+                marker = set_current(None)
+                try:
+                    verified = provider.verify(*args, **kwargs)
+                finally:
+                    come_back(marker)
+            else:
+                with Aside(context_of(span)):
+                    verified = provider.verify(*args, **kwargs)
         except BaseException as error:
             call.measure_policy(provider, "enforce", began, error)
             call.enforced(error, provider, kwargs, started, span)
@@ -138,10 +146,15 @@ class FirewallView(View):
     def transform(self, *args: Any, **kwargs: Any) -> Any:
         """Turn a raw result into a frame, and tell what that changed."""
         call, firewall = self._call, self._real
-        span = call.open_child(semconv.FIREWALL, {}) if is_foreign(type(firewall)) else None
+        foreign = is_foreign(type(firewall))
+        span = call.open_child(semconv.FIREWALL, {}) if foreign else None
         started, began = time_ns(), perf_counter_ns()
         try:
-            with Aside(context_of(span)):
+            if foreign:
+                with Aside(context_of(span)):
+                    frame = firewall.transform(*args, **kwargs)
+            else:
+                # The kernel's own runs no code but its own.
                 frame = firewall.transform(*args, **kwargs)
         except BaseException as error:
             call.measure_firewall(None, began)
