@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_a_collection_waits_for_values_that_another_thread_is_recording(
 
 
 class Paused:
-    """Makes the SDK's recording wait until it may go on."""
+    """Makes the SDK's first recording wait until it may go on."""
 
     def __init__(self, histogram: BufferedHistogram) -> None:
         self.is_in = threading.Event()
@@ -132,21 +133,48 @@ class Paused:
         record = histogram._instrument.record
 
         def paused(*value: Any) -> None:
-            self.is_in.set()
-            assert self.may_go_on.wait(PATIENCE)
+            if not self.is_in.is_set():
+                self.is_in.set()
+                assert self.may_go_on.wait(PATIENCE)
             record(*value)
 
         histogram._record = paused
 
 
-def test_values_are_recorded_without_a_collection(provider: MeterProvider, buffer: Buffer) -> None:
+def test_values_are_recorded_without_a_collection(provider: MeterProvider) -> None:
+    buffer = Buffer(interval=0.001)
     took = histogram_of(provider, buffer)
     recorded = threading.Event()
     took._record = lambda *_: recorded.set()
-    for _ in range(2):  # the second time, our thread had gone to sleep or is about to
+    for _ in range(3):
         took.record(1.0, NO_ATTRIBUTES, None)
         assert recorded.wait(PATIENCE)
         recorded.clear()
+        deadline = time.monotonic() + PATIENCE
+        while buffer.due != 1:  # until our thread sleeps again
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+def test_who_is_recording_may_have_all_recorded_in_the_midst_of_it(
+    provider: MeterProvider, readers: list[InMemoryMetricReader], buffer: Buffer
+) -> None:
+    # As a handler of SIGTERM that flushes does.
+    took = histogram_of(provider, buffer)
+    record = took._instrument.record
+
+    def interrupted(*value: Any) -> None:
+        buffer.record_waiting()
+        record(*value)
+
+    took._record = interrupted
+    for _ in range(10):
+        took.record(1.0, NO_ATTRIBUTES, None)
+    recording = threading.Thread(target=buffer.record_waiting, daemon=True)
+    recording.start()
+    recording.join(PATIENCE)
+    assert not recording.is_alive()
+    assert count_of(collect(readers[0])["took"]) == 10
 
 
 def test_where_too_many_wait_the_thread_that_adds_one_records_some(
@@ -173,8 +201,19 @@ def test_an_sdk_that_hangs_costs_the_oldest_values_and_neither_time_nor_memory(
     instrument = Paused(took)
     took.record(1.0, NO_ATTRIBUTES, None)
     assert instrument.is_in.wait(PATIENCE)
+    waits = []
+    recording = buffer._recording
+
+    class Counted:
+        def acquire(self, **patience: float) -> bool:
+            waits.append(patience)
+            return recording.acquire(**patience)  # type: ignore[arg-type]
+
+    buffer._recording = Counted()  # type: ignore[assignment]
     for _ in range(100_000):
         took.record(1.0, NO_ATTRIBUTES, None)
+    buffer._recording = recording
+    assert len(waits) < 20
     assert len(buffer.waiting) == 1600
     assert faults.count == before + 1
     instrument.may_go_on.set()

@@ -315,6 +315,15 @@ def test_instruments_go_with_their_provider() -> None:
     assert [reference() for reference in gone] == [None, None]
 
 
+def test_instruments_do_not_keep_their_provider() -> None:
+    setting = Setting()
+    metrics, provider = setting.metrics, weakref.ref(setting.provider)
+    del setting
+    gc.collect()
+    assert provider() is None
+    assert metrics.home is None
+
+
 def test_many_distinct_ids_cost_little_memory() -> None:
     setting = Setting()
     ids = Bounded(100)

@@ -194,6 +194,51 @@ print(json.dumps([children, total(reader.get_metrics_data()), used]))
 
 
 @HAS_FORK
+def test_a_child_finds_no_lock_of_the_sdk_held_because_our_thread_was_recording() -> None:
+    script = f"""
+import warnings
+warnings.simplefilter("ignore")
+{SETTING}
+import signal
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter
+from opentelemetry.sdk.metrics._internal.exemplar import SimpleFixedSizeExemplarReservoir
+from opentelemetry.sdk.metrics.view import View
+
+is_in = threading.Event()
+
+class Slow(SimpleFixedSizeExemplarReservoir):
+    def _find_bucket_index(self, *value):
+        is_in.set()
+        time.sleep(0.1)     # with the SDK's locks held
+        return super()._find_bucket_index(*value)
+
+reader = InMemoryMetricReader()
+provider = MeterProvider(
+    [reader], shutdown_on_exit=False, exemplar_filter=AlwaysOnExemplarFilter(),
+    views=[View(instrument_name="*", exemplar_reservoir_factory=lambda _: lambda **_: Slow())])
+metrics.set_meter_provider(provider)
+mine = instruments()
+use(mine, 1)
+assert is_in.wait(20)
+read, write = os.pipe()
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    before = total(reader.get_metrics_data())[0]
+    use(mine, 2)
+    os.write(write, json.dumps(total(reader.get_metrics_data())[0] - before).encode())
+    os._exit(0)
+os.close(write)
+with os.fdopen(read) as answer:
+    child = answer.read()
+os.waitpid(pid, 0)
+use(mine, 2)
+print(json.dumps([child, total(reader.get_metrics_data())[0]]))
+"""
+    assert run(script) == ["2", 3]
+
+
+@HAS_FORK
 def test_a_child_of_the_distro_exports_its_own_values_only() -> None:
     script = f"""
 import warnings
