@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test prometheus-test bench bench-latency docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test prometheus-test simulation soak bench bench-latency docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,12 @@ collector-test: collector ## test TLS and credentials against the OpenTelemetry 
 
 prometheus-test: $(STAMP) ## test what Prometheus scrapes, which needs Debian's package prometheus
 	$(BIN)/python -m pytest tests/prometheus $(ARGS)
+
+simulation: $(STAMP) ## play four seeds of the simulation; ARGS='--seed 7' plays others
+	$(BIN)/python -m tests.simulation --seeds 4 --same $(ARGS)
+
+soak: $(STAMP) ## play seeds of the simulation for MINUTES (10); ARGS='--seed 1000' begins elsewhere
+	$(BIN)/python -m tests.simulation --same --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: $(STAMP) ## measure the overhead
 	$(BIN)/python benchmarks/overhead.py $(ARGS)

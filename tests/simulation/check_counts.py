@@ -257,8 +257,8 @@ def histograms_have_what_counters_have(evidence: Evidence) -> Iterator[str]:
 
 
 @check
-def nothing_is_active(evidence: Evidence) -> Iterator[str]:
-    """When nothing is running, nothing is counted as running."""
+def active_is_what_runs(evidence: Evidence) -> Iterator[str]:
+    """As many invocations are active as are running: in their midst, and when all is over."""
     yield from evidence.traced.unsettled
     for (name, attributes), point in evidence.traced.exported.items():
         if name == "agent_kernel.invocations_active" and point.value:

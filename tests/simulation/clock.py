@@ -68,20 +68,18 @@ class Deadlock(Exception):  # noqa: N818 - it is what came to pass
 
 
 class _Sleepless(selectors.SelectSelector):
-    """Lets the clock pass instead of waiting."""
+    """Lets the clock pass instead of waiting. Nothing comes from outside that it could wait for."""
 
     def __init__(self, clock: SimClock) -> None:
         super().__init__()
         self._clock = clock
 
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            return ready
+    def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise Deadlock
-        self._clock.pass_by(round(timeout * 1e9))
-        return ready
+        if timeout > 0:
+            self._clock.pass_by(round(timeout * 1e9))
+        return []
 
 
 class SimLoop(asyncio.SelectorEventLoop):

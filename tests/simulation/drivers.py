@@ -26,7 +26,7 @@ class Behaviour:
     Args:
         clock: The world's clock.
         run_of: Finds the operation that a driver is asked for.
-        fork: Makes another process of this one.
+        on_event: Told of a fork that is due, and of operations that are at work.
         perform: Performs an operation, here and now.
     """
 
@@ -34,12 +34,12 @@ class Behaviour:
         self,
         clock: SimClock,
         run_of: RunOf,
-        fork: Callable[[], None],
+        on_event: Callable[[str, Any], None],
         perform: Callable[[Op], Awaitable[None]],
     ) -> None:
         self.clock = clock
         self.run_of = run_of
-        self._fork = fork
+        self._on_event = on_event
         self._perform = perform
 
     def begin(self, driver_id: str, ctx: ExecutionContext) -> tuple[Run, Attempt]:
@@ -47,6 +47,8 @@ class Behaviour:
         run = self.run_of(ctx)
         number = run.count("attempt")
         self.note(run, "attempt", driver_id, number)
+        if run.op.number % 16 == 0:
+            self._on_event("at work", None)
         return run, run.op.attempts[min(number, len(run.op.attempts) - 1)]
 
     def note(self, run: Run, what: str, *said: Any, error: BaseException | None = None) -> None:
@@ -66,7 +68,7 @@ class Behaviour:
         for pause in attempt.pauses:
             await asyncio.sleep(pause)
             if "forks" in run.op.chances and run.count("fork") == 0:
-                self._fork()
+                self._on_event("fork", None)
             if "wall_clock_jumps" in run.op.chances and run.count("jump") == 0:
                 self.clock.jump(run.op.choices["jump"] * 10**9)
         if run.op.nested is not None and run.count("nested") == 0:
@@ -94,10 +96,14 @@ class Behaviour:
         self.note(run, "attempt over", driver_id, number)
         return RawResult(capability_id=ctx.capability_id, data=ANSWERS[attempt.answer])
 
-    async def stream(self, driver_id: str, ctx: ExecutionContext) -> AsyncIterator[dict[str, Any]]:
-        """One attempt, in chunks."""
+    def stream(self, driver_id: str, ctx: ExecutionContext) -> AsyncIterator[dict[str, Any]]:
+        """One attempt, in chunks, which begins with the call."""
         run, attempt = self.begin(driver_id, ctx)
-        number = run.asked["attempt"] - 1
+        return self._chunks(driver_id, run, attempt, run.asked["attempt"] - 1)
+
+    async def _chunks(
+        self, driver_id: str, run: Run, attempt: Attempt, number: int
+    ) -> AsyncIterator[dict[str, Any]]:
         try:
             for chunk in range(attempt.chunks):
                 if chunk == attempt.chunks - 1:

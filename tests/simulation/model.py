@@ -338,14 +338,8 @@ class _Telling:
                     told.count("audit_evictions", times=entry.said[1])
             name = {"route": "route", "allocate": "budget.allocate", "store": "handle.store",
                     "record": "audit.record"}.get(entry.what)  # fmt: skip
-            late = entry.what == "record" and self._left_early()
-            if self.debug and name is not None and not late:
+            if self.debug and name is not None:
                 self._step(name, entry.failure)
-
-    def _left_early(self) -> bool:
-        """Whether the kernel's part of a stream is closed by the event loop, and later."""
-        thrown = self.failure is not None and self.failure.kind == "ThrownIn"
-        return thrown or self.stream_end in {"closed", "abandoned"}
 
     def _step(self, name: str, failure: Failure | None) -> None:
         failed = failure is not None and failure.status != "cancelled"

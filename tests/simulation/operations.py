@@ -150,7 +150,11 @@ class Operations:
             call = site.kernel.invoke(arguments.pop("token"), **arguments)
         else:
             call = site.kernel.invoke(**arguments)
-        frame = await self._unless_cancelled(run, call)
+        self._world.running += 1
+        try:
+            frame = await self._unless_cancelled(run, call)
+        finally:
+            self._world.running -= 1
         run.facts["frame"] = (frame.response_mode, redactions_of(frame))
         self._keep_handle(frame, run, site)
         return frame
@@ -218,21 +222,30 @@ class Operations:
             stream = cast("AsyncGenerator[Any, Any]", holder.pop())
             if choices["end"] == "drop":
                 self._note(run, "dropped")
+                dropped = run.facts.pop("running", 0)
+                self._world.lingering += dropped
+                self._world.running -= dropped
             else:
                 self._note(run, "closed")
                 await stream.aclose()
+            self._world.running -= run.facts.pop("running", 0)
             del stream
         return frames
 
     async def _next(self, run: Run, stream: Any) -> Any:
         self._note(run, "step")
+        if run.count("step") == 0:
+            self._world.running += 1
+            run.facts["running"] = 1
         try:
             frame = await stream.__anext__()
         except StopAsyncIteration:
             self._note(run, "exhausted")
+            self._world.running -= run.facts.pop("running")
             return None
         except BaseException as error:
             self._note(run, "broke", error=error)
+            self._world.running -= run.facts.pop("running")
             raise
         self._note(run, "frame", frame.response_mode, redactions_of(frame), frame.is_final)
         return frame
@@ -245,6 +258,7 @@ class Operations:
             await stream.athrow(error)
         except BaseException as seen:
             self._note(run, "broke", error=seen)
+            self._world.running -= run.facts.pop("running", 0)
             raise
 
     # Arguments ------------------------------------------------------------------------------

@@ -187,7 +187,9 @@ class Plan:
             shares_stores_with=rng.randrange(number) if number and rng.random() < 0.2 else None,
             max_handles=rng.choice([5, 40]) if bounded == "handles" else None,
             max_bytes=rng.choice([400, 4_000]) if bounded == "bytes" else None,
-            traces=rng.choice(["memory", "memory", "small", "jsonl", "foreign"]),
+            traces=rng.choice(
+                ["memory", "memory", "small", "small", "foreign", "foreign", "jsonl"]
+            ),
             name=f"kernel-{number}",
         )
 

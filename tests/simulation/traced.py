@@ -21,6 +21,9 @@ from tests.simulation.plan import Op, Plan, Round
 from tests.simulation.process import play, quiet
 from tests.simulation.world import Site, World
 
+_TOGETHER = 8
+"""How many operations are looked at together."""
+
 
 @dataclass
 class Reset:
@@ -70,7 +73,7 @@ class Reader:
             self._last = now
 
     def _run(self) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.2):
             self.look()
 
 
@@ -87,9 +90,10 @@ class Traced:
         final: The process's snapshot at the end, and those of the kernels that are left, by name.
         resets: When snapshots were set back.
         exported: All data points at the end.
-        rounds: The operations of each round, and what the process counted meanwhile.
-        unsettled: What was still active when nothing was running.
+        rounds: Operations, and what the process counted while it performed them.
+        unsettled: Where not as many were active as were running.
         complaints: What the reading thread saw.
+        reads: How often it read.
         children: What forked children found wrong.
         forks: How many of them there were.
     """
@@ -100,6 +104,7 @@ class Traced:
         self.clock = SimClock()
         self.final: dict[str | None, StatsSnapshot] = {}
         self.resets: list[Reset] = []
+        self._unseen: tuple[Op, ...] = ()
         self.rounds: list[tuple[tuple[Op, ...], Counter[Any]]] = []
         self.unsettled: list[str] = []
         self.exported: Points = {}
@@ -114,6 +119,7 @@ class Traced:
         self.world = self._play()
         self.faults = faults.count - self._faults_before
         self.complaints = self._reader.complaints
+        self.reads = self._reader.reads
         self.children = [] if self._forks is None else self._forks.complaints
         self.forks = 0 if self._forks is None else self._forks.number
 
@@ -144,6 +150,7 @@ class Traced:
 
     def _on_event(self, what: str, about: Any) -> None:
         if what == "reset":
+            self._look_at_rounds()
             stats.reset()
             self._after_last = {}
             self.resets.append(Reset(None, self._played))
@@ -153,7 +160,9 @@ class Traced:
             self.resets.append(Reset(site.name, self._played))
         elif what == "fork":
             if self._forks is not None:
-                self._forks.fork(about)
+                self._forks.fork(self._world)
+        elif what == "at work":
+            self._see_who_is_active()
         elif what == "collect":
             self.capture.export()
             self._reader.look()
@@ -162,13 +171,22 @@ class Traced:
             self._played = played.ops[-1].number
             if self._forks is not None and self._forks.in_child:
                 self._forks.end_child(self._world)
-            self._look_at_round(played)
+            self._unseen += played.ops
+            if len(self._unseen) >= _TOGETHER:
+                self._look_at_rounds()
 
-    def _look_at_round(self, played: Round) -> None:
+    def _see_who_is_active(self) -> None:
+        if self._forks is not None and self._forks.in_child:
+            return
+        running = self._world.running
+        active = stats.snapshot().invocations_active
+        if not running <= active <= running + self._world.lingering:
+            self.unsettled.append(f"{active} active after {self._played}, and {running} running")
+
+    def _look_at_rounds(self) -> None:
         snapshot, before = stats.snapshot(), self._after_last
         if snapshot.invocations_active:
             self.unsettled.append(f"{snapshot.invocations_active} active after {self._played}")
-        self._after_last = snapshot.counts
         counted = Counter(
             {
                 series: number - before.get(series, 0)
@@ -176,7 +194,8 @@ class Traced:
                 if number != before.get(series, 0)
             }
         )
-        self.rounds.append((played.ops, counted))
+        self.rounds.append((self._unseen, counted))
+        self._unseen, self._after_last = (), snapshot.counts
 
     def _take_stock(self, world: World) -> None:
         self.final[None] = stats.snapshot()

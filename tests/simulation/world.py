@@ -71,7 +71,13 @@ class World:
     Args:
         plan: What to play.
         clock: The time in which it plays.
-        on_event: Told of what comes to pass between rounds and is not the world's own affair.
+        on_event: Told of what comes to pass and is not the world's own affair.
+
+    Attributes:
+        runs: What came to pass in each operation, by number.
+        sites: The kernels.
+        running: How many invocations run that somebody waits for.
+        lingering: How many streams were dropped, and perhaps not yet closed.
     """
 
     def __init__(
@@ -82,13 +88,14 @@ class World:
         self.runs: dict[int, Run] = {}
         self.sites: list[Site] = []
         self.retired: list[str] = []
-        self.complaints: list[str] = []
+        self.running = 0
+        self.lingering = 0
         self._on_event = on_event or (lambda _what, _site: None)
         self._witness = Witness(clock, self._run_of)
         self._behaviour = Behaviour(
             clock,
             lambda ctx: self.runs[ctx.args["op"]],
-            lambda: self._on_event("fork", self),
+            self._on_event,
             self._perform,
         )
         self._folder = tempfile.TemporaryDirectory(prefix="simulation-")
@@ -164,6 +171,8 @@ class World:
         tasks = [loop.create_task(self._perform(op)) for op in self.plan.orphans]
         with suppress(Deadlock):
             loop.run_until_complete(asyncio.wait(tasks))
+        # One of the kernels goes as well, and may be collected before what runs on it.
+        self._happens("retire", self.plan.orphans[0].kernel)
         loop.close()
         del tasks
         gc.collect()
@@ -178,7 +187,7 @@ class World:
                 self._happens(event, detail)
             await self._play_round(each)
             if number % 1000 == 0:
-                gc.collect()
+                gc.collect(1)
 
     def _happens(self, event: str, detail: int) -> None:
         if event == "jump":
@@ -199,7 +208,19 @@ class World:
         # Streams that were dropped are closed by the event loop in the turns that follow.
         for _ in range(12):
             await asyncio.sleep(0)
+        self.lingering = 0
+        for op in each.ops:
+            self._let_go(op)
         self._on_event("round", each)
+
+    def _let_go(self, op: Op) -> None:
+        """Keep no exception's frames: they hold kernels and streams, which are to be collected."""
+        for each in op.all():
+            for error in self.runs[each.number].injected if each.number in self.runs else ():
+                raised: BaseException | None = error
+                while raised is not None:
+                    raised.__traceback__ = None
+                    raised = raised.__context__
 
     async def _perform(self, op: Op) -> None:
         site = self.sites[op.kernel]
