@@ -50,19 +50,24 @@ class Model:
     Args:
         kernels: How the kernels are put together.
         debug: Whether spans are at level debug.
+        refusing: Whether there is a span processor that fails where the plan says.
     """
 
-    def __init__(self, kernels: list[KernelPlan], *, debug: bool) -> None:
+    def __init__(self, kernels: list[KernelPlan], *, debug: bool, refusing: bool = True) -> None:
         self._kernels = kernels
         self._debug = debug
+        self._refusing = refusing
 
     def told(self, run: Run) -> Told:
         """What one operation must be told by."""
-        return _Telling(run, self._kernels[run.op.kernel], debug=self._debug).told
+        refused = self._refusing and "processor_refuses" in run.op.chances
+        kernel = self._kernels[run.op.kernel]
+        return _Telling(run, kernel, debug=self._debug, refused=refused).told
 
 
 class _Telling:
-    def __init__(self, run: Run, kernel: KernelPlan, *, debug: bool) -> None:
+    def __init__(self, run: Run, kernel: KernelPlan, *, debug: bool, refused: bool) -> None:
+        self.refused = refused
         self.run, self.kernel, self.debug = run, kernel, debug
         self.told = Told(run.kernel)
         self.kind = run.op.kind
@@ -119,7 +124,7 @@ class _Telling:
         elif "unsampled" in op.chances and "rootless" not in op.chances:
             told.children.clear()
             told.count("unsampled_operations")
-        elif "processor_refuses" in op.chances:
+        elif self.refused:
             told.children.clear()
         else:
             told.root = self._root()

@@ -23,9 +23,18 @@ def simulation(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def outcomes() -> dict[int, subprocess.CompletedProcess[str]]:
+    with ThreadPoolExecutor(2) as pool:
+        played = pool.map(lambda seed: simulation("--seed", str(seed)), SEEDS)
+        return dict(zip(SEEDS, played, strict=True))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_ten_thousand_operations_are_told_as_they_came_to_pass(seed: int) -> None:
-    played = simulation("--seed", str(seed))
+def test_ten_thousand_operations_are_told_as_they_came_to_pass(
+    seed: int, outcomes: dict[int, subprocess.CompletedProcess[str]]
+) -> None:
+    played = outcomes[seed]
     assert played.returncode == 0, played.stdout + played.stderr
     assert f"seed {seed} passed: 10000 operations" in played.stdout
 
