@@ -130,14 +130,16 @@ class KernelStats:
 
     def snapshot(self) -> StatsSnapshot:
         """What was counted since the process began, or since the last :meth:`reset`."""
-        # In this order, because another thread may reset meanwhile.
-        before = self._baseline.totals()
-        totals = {series: n - before.get(series, 0) for series, n in self._totals().items()}
-        return _snapshot(totals, sum(self._active().values()))
+        # At one moment: what is running is not counted yet, what is counted is not running.
+        with counts.process.lock:
+            before, totals, active = self._baseline.totals(), self._totals(), self._active()
+        since = {series: number - before.get(series, 0) for series, number in totals.items()}
+        return _snapshot(since, sum(active.values()))
 
     def reset(self) -> None:
         """Count from 0 again in the snapshots to come; what is exported goes on unchanged."""
-        self._baseline.move_to(self._totals())
+        with counts.process.lock:
+            self._baseline.move_to(self._totals())
 
 
 def _snapshot(totals: dict[Series, int], active: int) -> StatsSnapshot:
