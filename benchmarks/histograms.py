@@ -15,6 +15,7 @@ import os
 import random
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,6 @@ ATTRIBUTES = {
 }
 BARE = "no histogram"
 AT_ONCE = "one by one"
-NEVER = 10**6
 
 Record = Callable[[float, Mapping[str, str], Context | None], None]
 
@@ -166,10 +166,7 @@ def tail(app: App, options: argparse.Namespace) -> None:
     """Latency of calls at a steady rate"""
     variants = [Variant(BARE), at_once()]
     variants += [by_the_caller(size) for size in (16, 64)]
-    variants += [
-        buffered(f"buffered, slices of {n}, every {interval} s", slice_size=n, interval=interval)
-        for n, interval in ((2, 0.1), (4, 0.1), (8, 0.1), (4, 0.3), (NEVER, 0.1))
-    ]
+    variants += [buffered(f"buffered, slices of {n}", slice_size=n) for n in (4, 16, 64)]
     order = random.Random(20261121)
     for number in range(options.turns + 1):
         for variant in order.sample(variants, len(variants)):
@@ -227,7 +224,42 @@ def _print_ratios(name: str, bare: list[float], base: list[float], own: list[flo
     )
 
 
-TABLES = {"cpu": cpu, "tail": tail}
+def turn(_: App, options: argparse.Namespace) -> None:
+    """How much later than asked for a thread wakes, while ours records without end"""
+    record = _instrument().record
+    slices = [0, 1, 2, 4, 8, 16, 32]
+    late: dict[int, list[list[int]]] = {size: [] for size in slices}
+    order = random.Random(20261121)
+    for _ in range(options.turns):
+        for size in order.sample(slices, len(slices)):
+            stop = threading.Event()
+            ours = threading.Thread(target=_record_without_end, args=(record, size, stop))
+            ours.start()
+            late[size].append(_waking(500))
+            stop.set()
+            ours.join()
+    for size, turns in late.items():
+        name = f"slices of {size}" if size else "nothing to record"
+        print(f"  {name:<30}" + "".join(f"{_quantile(turns, at):8.0f}" for at in (0.5, 0.9, 0.99)))
+
+
+def _record_without_end(record: Record, size: int, stop: threading.Event) -> None:
+    while not stop.is_set():
+        for _ in range(size):
+            record(1.0, ATTRIBUTES, None)
+        time.sleep(0 if size else 0.01)
+
+
+def _waking(times: int) -> list[int]:
+    late = [0] * times
+    for number in range(times):
+        asked = time.perf_counter_ns()
+        time.sleep(0.002)
+        late[number] = time.perf_counter_ns() - asked - 2_000_000
+    return late
+
+
+TABLES = {"cpu": cpu, "turn": turn, "tail": tail}
 
 
 def main() -> None:
