@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tests.simulation.checks import Evidence, check
+from tests.simulation.model import session_of
 from tests.simulation.plan import NESTED
 from tests.simulation.told import Labels, Series, Told
 
@@ -275,6 +276,31 @@ def totals_never_fall(evidence: Evidence) -> Iterator[str]:
 def forked_children_begin_at_zero(evidence: Evidence) -> Iterator[str]:
     """A child counts its own operations only, and none of its parent's values is told twice."""
     yield from evidence.traced.children
+
+
+@check
+def budgets_are_told_once(evidence: Evidence) -> Iterator[str]:
+    """Each budget is told under the session of one of its kernels, used and limit."""
+    kernels: defaultdict[int, set[str]] = defaultdict(set)
+    budgets: dict[int, Any] = {}
+    for site in evidence.traced.world.sites:
+        if site.budget is not None:
+            budgets[id(site.budget)] = site.budget
+            kernels[id(site.budget)].add(session_of(site.plan.name))
+    told: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for (name, attributes), point in evidence.traced.exported.items():
+        if name in {"agent_kernel.budget_consumed", "agent_kernel.budget_limit"}:
+            told[str(dict(attributes)["agent_kernel.session"])][name] = point.value
+    for key, budget in budgets.items():
+        mine = [told.pop(session) for session in sorted(kernels[key]) if session in told]
+        expected = {
+            "agent_kernel.budget_consumed": budget.used,
+            "agent_kernel.budget_limit": budget.total_budget,
+        }
+        if mine != [expected]:
+            yield f"the budget of {sorted(kernels[key])} must be told as {expected}, and is {mine}"
+    if told:
+        yield f"budgets of nobody are told: {dict(told)}"
 
 
 @check

@@ -70,7 +70,7 @@ CHANCES: Final = {
     "processor_raises": 0.03,
     "processor_refuses": 0.01,
     "nests": 0.04,
-    "forks": 0.001,
+    "forks": 0.002,
     "policy.returns_denied": 0.05,
 }
 

@@ -170,7 +170,7 @@ class Plan:
         kinds = ["memory", "async", "slotted", "instance", "streaming"]
         drivers = tuple(f"{rng.choice(kinds)}-{each}" for each in range(4))
         bounded = rng.choice(["no", "handles", "bytes"])
-        budget = rng.choice([None, 6_000, 60_000])
+        budget = rng.choice([None, 500, 1_000, 60_000])
         sharing = number > 0 and rng.random() < 0.3
         return KernelPlan(
             engine=rng.choice(["default", "declarative", "own"]),

@@ -44,6 +44,10 @@ SAFETY = (SafetyClass.READ, SafetyClass.WRITE, SafetyClass.DESTRUCTIVE, SafetyCl
 SENSITIVITY = (SensitivityTag.NONE, SensitivityTag.NONE, SensitivityTag.PII, SensitivityTag.NONE)
 
 
+_PATIENCE = 30
+"""Rounds after which a kernel whose budget is spent is replaced."""
+
+
 @dataclass
 class Site:
     """One kernel, what it is made of, and what came out of it.
@@ -53,6 +57,7 @@ class Site:
         issue: Makes tokens without anybody's being asked.
         tokens: What it granted, and whom to.
         handles: What it gave out, and to whom.
+        rounds_without_budget: For how long its budget has been spent.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Site:
     issue: Callable[..., Any]
     tokens: list[tuple[Any, int]] = field(default_factory=list)
     handles: list[tuple[Any, int]] = field(default_factory=list)
+    rounds_without_budget: int = 0
 
 
 class World:
@@ -211,6 +217,11 @@ class World:
         self.lingering = 0
         for op in each.ops:
             self._let_go(op)
+        for number, site in enumerate(self.sites):
+            if site.budget is not None and not site.budget.remaining:
+                site.rounds_without_budget += 1
+                if site.rounds_without_budget > _PATIENCE:
+                    self._happens("retire", number)
         self._on_event("round", each)
 
     def _let_go(self, op: Op) -> None:
