@@ -21,6 +21,7 @@ from weaver_kernel import (
     Kernel,
     PolicyDenied,
     Principal,
+    SafetyClass,
     StaticRouter,
     TraceStore,
 )
@@ -412,3 +413,8 @@ class World:
 
 def _fail(*args: Any, **kwargs: Any) -> Any:
     raise OSError("no room")
+
+
+def patient() -> DefaultPolicyEngine:
+    """The kernel's usual policy, without its limit of so many calls in a minute."""
+    return DefaultPolicyEngine(rate_limits=dict.fromkeys(SafetyClass, (10**9, 1.0)))
