@@ -42,14 +42,17 @@ class AttemptingCall(KernelCall):
         attempts: How many attempts there were.
         driver_id: The driver tried last.
         driver_failed: Whether the last attempt failed.
+        open_attempt: The attempt that is being made.
+        late_attempt: One that was cancelled, and when in nanoseconds since the epoch and of the
+            performance counter, as long as it is not known by what.
     """
 
     stream = False
     attempts = 0
     driver_id: str | None = None
     driver_failed = False
-    _open_attempt: Attempt | None = None
-    _late_attempt: tuple[Attempt, int, int] | None = None
+    open_attempt: Attempt | None = None
+    late_attempt: tuple[Attempt, int, int] | None = None
 
     def attempting(self, attempt: Attempt, driver_id: object) -> Span | None:
         """Begin a driver's attempt, and its span.
@@ -58,7 +61,7 @@ class AttemptingCall(KernelCall):
             attempt: What is to hold it.
             driver_id: Under which id the kernel looked the driver up.
         """
-        if self._late_attempt is not None:
+        if self.late_attempt is not None:
             self.settle_attempts(cancelled=False)
         self.attempts += 1
         name = identifier(driver_id) or ""
@@ -68,7 +71,7 @@ class AttemptingCall(KernelCall):
         if self.recording:
             attempt.span = self.open_child(semconv.DRIVER, {semconv.DRIVER_ID: name})
         attempt.began = perf_counter_ns()
-        self._open_attempt = attempt
+        self.open_attempt = attempt
         return attempt.span
 
     def attempted(self, attempt: Attempt, error: BaseException | None) -> None:
@@ -77,14 +80,14 @@ class AttemptingCall(KernelCall):
         The kernel's deadline cancels an attempt just as a cancelled invocation does. Which of
         the two it was shows in what the kernel does next, so the attempt waits for that.
         """
-        if self._open_attempt is attempt:
-            self._open_attempt = None
+        if self.open_attempt is attempt:
+            self.open_attempt = None
         if error is None:
             self._settle(attempt, "success")
             return
         outcome = classify(error)
         if outcome.status == "cancelled":
-            self._late_attempt = (attempt, time_ns(), perf_counter_ns())
+            self.late_attempt = (attempt, time_ns(), perf_counter_ns())
             return
         self.driver_failed = True
         self._settle(attempt, "error", outcome.error_type)
@@ -127,17 +130,17 @@ class AttemptingCall(KernelCall):
             cancelled: Whether the invocation ends as cancelled, and took the attempt along;
                 otherwise it was the kernel's deadline that cancelled the attempt.
         """
-        if self._late_attempt is not None:
-            attempt, ended_at, ended = self._late_attempt
-            self._late_attempt = None
+        if self.late_attempt is not None:
+            attempt, ended_at, ended = self.late_attempt
+            self.late_attempt = None
             self.driver_failed = not cancelled
             status, kind = (
                 ("cancelled", "CancelledError") if cancelled else ("error", "TimeoutError")
             )
             self._settle(attempt, status, kind, ended, ended_at)
-        if self._open_attempt is None:
+        if self.open_attempt is None:
             return
-        attempt, self._open_attempt = self._open_attempt, None
+        attempt, self.open_attempt = self.open_attempt, None
         if cancelled and not self.stream:
             # Torn down with the invocation, which came first.
             self._settle(attempt, "cancelled", "CancelledError")

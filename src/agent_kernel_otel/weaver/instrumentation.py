@@ -32,6 +32,8 @@ class WeaverInstrumentation:
         config: The configuration.
         views: The views of each operation, by the name of its span.
         views_after_streams: The views that there are even after a stream.
+        quiet_views: The views of an invocation that takes its usual course, and that nothing is
+            told of.
         senders: What the kernel's drivers run on to write the trace context into their requests,
             by the name of their class.
         first_met: Called with each kernel when it is met for the first time.
@@ -48,6 +50,7 @@ class WeaverInstrumentation:
         config: InstrumentationConfig,
         views: Mapping[str, Mapping[str, Any]],
         views_after_streams: Mapping[str, Any],
+        quiet_views: Mapping[str, Any],
         senders: Mapping[str, type[DriverSelf]],
         first_met: Callable[[Any], None],
         *,
@@ -76,6 +79,8 @@ class WeaverInstrumentation:
         )
         self.views = views
         self.views_after_streams = views_after_streams
+        # Where stages are measured, each of them needs to be seen.
+        self.quiet_views = quiet_views if self.measured.driver is None else None
         self.senders = senders
         if metrics is not None:
             report(self, metrics)

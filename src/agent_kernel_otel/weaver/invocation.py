@@ -10,7 +10,7 @@ from agent_kernel_otel import semconv
 from agent_kernel_otel.counts import Cell, begin, count
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
-from agent_kernel_otel.telemetry import Attributes, Decision, Outcome
+from agent_kernel_otel.telemetry import SUCCESS, Attributes, Decision, Outcome
 from agent_kernel_otel.weaver.attempts import AttemptingCall
 from agent_kernel_otel.weaver.outcomes import classify, error_type_of, is_failure, token_reason_of
 from agent_kernel_otel.weaver.reading import (
@@ -47,6 +47,7 @@ class InvokeCall(AttemptingCall):
     name = semconv.INVOKE
     token_accepted = False
     reached_drivers = False
+    _quiet = False
     _grant: Grant | None = None
     _active: Cell | None = None
     _suggested: str | None = None
@@ -80,9 +81,19 @@ class InvokeCall(AttemptingCall):
             self.views_after = instrumentation.views_after_streams
         if telling:
             self.open()
-        if not self._dry_run:
-            self._active = self.described.counts.active
-            begin(self._active)
+        if self._dry_run:
+            return
+        quiet = instrumentation.quiet_views
+        if (
+            quiet is not None
+            and not (self.recording or self.debug or stream)
+            and not (telling and instrumentation.senders)
+            and self.facts.is_plain(kernel)
+        ):
+            self.views = quiet
+            self._quiet = True
+        self._active = self.described.counts.active
+        begin(self._active)
 
     def start_attributes(self) -> Attributes:
         """Add the token, where it was granted, and what is asked for."""
@@ -225,8 +236,18 @@ class InvokeCall(AttemptingCall):
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
         """End the invocation; what its result tells is counted whether or not it is recorded."""
+        if self._quiet and error is None and self.late_attempt is None:
+            try:
+                self._mode = result.response_mode
+                if result.warnings:
+                    self._redactions = redactions_in(result)
+                self.count_end(SUCCESS, result)
+            except Exception:
+                faults.swallow("counting an invocation")
+            self.end()
+            return
         try:
-            if self._open_attempt is not None or self._late_attempt is not None:
+            if self.open_attempt is not None or self.late_attempt is not None:
                 cause = self.before_audit(error)
                 self.settle_attempts(cancelled=classify(cause).status == "cancelled")
             if error is None and not self.stream and not self._dry_run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
@@ -12,6 +13,7 @@ from agent_kernel_otel.by_kernel import ByKernel
 from agent_kernel_otel.counts import Cell, CountGroup, Counts
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import Attributes
+from agent_kernel_otel.weaver.outcomes import is_foreign
 from agent_kernel_otel.weaver.reading import describe_capability, read, read_id, registered
 from agent_kernel_otel.weaver.series import (
     CapabilityCounts,
@@ -55,6 +57,7 @@ class KernelFacts:
     Attributes:
         attributes: What is said of the kernel itself. Not to be changed.
         cells: Where what it does is counted.
+        succeeded: Where successful attempts are counted, by driver, for those that have succeeded.
     """
 
     _REMEMBERED: Final = 1_000
@@ -69,6 +72,9 @@ class KernelFacts:
             self.attributes[semconv.KERNEL_ID] = kernel_id
         self._capability_limit = capability_limit
         self._begun = 0
+        self._kinds: tuple[type, ...] = ()
+        self._plain = False
+        self.succeeded: dict[str, Cell] = {}
         self._attempts: dict[tuple[str, str, str | None], Cell] = {}
         self._capabilities: dict[str, Described] = {}
 
@@ -104,8 +110,26 @@ class KernelFacts:
             cell = self.counts.cell(attempt_series(driver_id, status, error_type))
             if len(self._attempts) >= self._REMEMBERED:
                 self._attempts.clear()
+                self.succeeded.clear()
             self._attempts[driver_id, status, error_type] = cell
+            if status == "success":
+                self.succeeded[driver_id] = cell
         return cell
+
+    def is_plain(self, kernel: Any) -> bool:
+        """Whether what checks, routes and filters is the kernel's own, and runs no other code."""
+        own = vars(kernel)
+        provider = own.get("_token_provider")
+        kinds = (
+            type(provider),
+            type(getattr(provider, "_revocation", None)),
+            type(own.get("_router")),
+            type(own.get("_firewall")),
+        )
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._plain = not any(is_foreign(kind) for kind in kinds if kind is not NoneType)
+        return self._plain
 
     def _describe(self, capability_id: object, capability: Any) -> Described:
         name = identifier(capability_id)

@@ -42,10 +42,14 @@ class KernelCounts:
 
     Args:
         counts: The kernel's counts.
+
+    Attributes:
+        recorded: Audit records that were written, by what they are about.
     """
 
     __slots__ = (
-        "_audit", "_counts", "audit_evicted", "evicted", "expanded", "stored", "unsampled",
+        "_counts", "_failed", "audit_evicted", "evicted", "expanded", "recorded", "stored",
+        "unsampled",
     )  # fmt: skip
 
     def __init__(self, counts: Counts) -> None:
@@ -60,11 +64,10 @@ class KernelCounts:
             for reason in ATTRIBUTES[semconv.EVICTION_REASON].values
         }
         self._counts = counts
-        self._audit = {
-            (failed, kind): counts.cell((metric.name, kind))
-            for failed, metric in enumerate((semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES))
-            for kind in _EVENT_TYPES
-        }
+        self.recorded, self._failed = (
+            {kind: counts.cell((metric.name, kind)) for kind in _EVENT_TYPES}
+            for metric in (semconv.AUDIT_RECORDS, semconv.AUDIT_FAILURES)
+        )
 
     def audit(self, event_type: object, *, failed: bool) -> Cell:
         """Where an audit record is counted.
@@ -73,7 +76,7 @@ class KernelCounts:
             event_type: The record's word for what it is about.
             failed: Whether it could not be written.
         """
-        known = self._audit.get((failed, str(event_type)))
+        known = (self._failed if failed else self.recorded).get(str(event_type))
         if known is not None:
             return known
         metric = semconv.AUDIT_FAILURES if failed else semconv.AUDIT_RECORDS

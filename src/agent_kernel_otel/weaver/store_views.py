@@ -74,13 +74,34 @@ class TraceStoreView(View):
             else:
                 result = store.record(*args, **kwargs)
         except BaseException as error:
-            call.audit_error = error
-            call.count(call.facts.cells.audit(event_type, failed=True))
+            self.failed(event_type, error)
             raise
         call.count(call.facts.cells.audit(event_type, failed=False))
         if evicted is not None and read(store, "evicted_count") != evicted:
-            _count_dropped(call, store, evicted)
+            self.dropped(evicted)
         return result
+
+    def failed(self, event_type: object, error: BaseException) -> None:
+        """Count a record that could not be written.
+
+        Args:
+            event_type: What it is about.
+            error: What the store raised.
+        """
+        self._call.audit_error = error
+        self._call.count(self._call.facts.cells.audit(event_type, failed=True))
+
+    def dropped(self, before: Any) -> None:
+        """Count records that were given up to make room.
+
+        Args:
+            before: How many there had been before.
+        """
+        try:
+            number = self._real.evicted_count - before
+            self._call.count(self._call.facts.cells.audit_evicted, number)
+        except Exception:
+            faults.swallow("counting evicted audit records")
 
 
 def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> None:
@@ -89,10 +110,3 @@ def _count_evicted(call: KernelCall, store: Any, held: Held, *, stored: int) -> 
             call.count(call.facts.cells.evicted[reason], number)
     except Exception:
         faults.swallow("counting evicted handles")
-
-
-def _count_dropped(call: KernelCall, store: Any, before: Any) -> None:
-    try:
-        call.count(call.facts.cells.audit_evicted, store.evicted_count - before)
-    except Exception:
-        faults.swallow("counting evicted audit records")

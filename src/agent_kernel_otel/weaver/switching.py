@@ -25,7 +25,7 @@ from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 from agent_kernel_otel.weaver.patching import KernelPatches, missing_requests, missing_seams
 from agent_kernel_otel.weaver.propagation import warn_without_effect
 from agent_kernel_otel.weaver.reading import kernel_class_of
-from agent_kernel_otel.weaver.targets import VIEWS, VIEWS_AFTER_STREAMS, senders_for
+from agent_kernel_otel.weaver.targets import QUIET_VIEWS, VIEWS, VIEWS_AFTER_STREAMS, senders_for
 
 _logger = logging.getLogger(__name__)
 
@@ -183,6 +183,7 @@ def configured(settings: Mapping[str, Any]) -> WeaverInstrumentation:
         config,
         VIEWS,
         VIEWS_AFTER_STREAMS,
+        QUIET_VIEWS,
         senders_for(paths),
         lambda kernel: _warn_of_what_is_missing(kernel, paths),
         tracer_provider=tracer_provider,

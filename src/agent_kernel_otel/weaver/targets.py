@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.weaver import operations, propagation, store_views, views
+from agent_kernel_otel.weaver import operations, propagation, quiet_views, store_views, views
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,14 @@ VIEWS: Final[dict[str, dict[str, Callable[[Any, Any], Any]]]] = {
     for target in OPERATIONS
 }
 """The same table from the operations' side: their views by the name of their span."""
+
+QUIET_VIEWS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "_drivers": quiet_views.QuietDriversView,
+    "_handle_store": quiet_views.handle_store_view,
+    "_trace_store": quiet_views.trace_store_view,
+    "_budget_manager": views.BudgetView,
+}
+"""The views of an invocation that takes its usual course, and that nothing is told of."""
 
 VIEWS_AFTER_STREAMS: Final = {seam.attribute: seam.view for seam in SEAMS if seam.after_streams}
 """The views that there are even after a stream."""
