@@ -95,6 +95,38 @@ def test_a_forked_child_begins_at_zero_and_its_parent_goes_on() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    "held", ["agent_kernel_otel.counts:process", "agent_kernel_otel.weaver.switching:switch"]
+)
+def test_a_child_forked_while_another_thread_holds_a_lock_is_not_stuck(held: str) -> None:
+    module, name = held.split(":")
+    assert run(f"""
+    import threading, warnings
+    from {module} import {name} as holder
+    warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: forking with threads
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with holder.lock:
+            held.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        kernel = make_kernel()
+        instrument_kernel(kernel)
+        grant(kernel)
+        os._exit(stats.snapshot().grants)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    forked.set()
+    thread.join()
+    """) == ["1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_forked_while_another_thread_counts_is_not_stuck() -> None:
     assert run("""
     import threading, warnings

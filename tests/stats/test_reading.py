@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,17 @@ async def test_a_snapshot_cannot_be_changed_and_does_not_change(kernel: Kernel) 
     grant(kernel)
     assert seen.invocations == 1
     assert dict(seen.counts) == before
+
+
+async def test_a_snapshot_can_be_written_as_json(kernel: Kernel) -> None:
+    await invoke(kernel)
+    with pytest.raises(PolicyDenied):
+        grant(kernel, capability="tasks.add")
+    seen = kernel_stats(kernel).snapshot()
+    written = json.loads(json.dumps(seen.as_dict()))
+    assert written.keys() == {field.name for field in dataclasses.fields(seen)} - {"counts"}
+    assert written["denials_by_reason"] == {"missing_role": 1}
+    assert written["invocations"] == 1
 
 
 async def test_one_kernel_and_the_process_are_counted_apart(kernel: Kernel) -> None:

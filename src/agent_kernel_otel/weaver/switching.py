@@ -8,6 +8,7 @@ looks for; this needs nothing of OpenTelemetry.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from threading import RLock
@@ -42,10 +43,16 @@ class Switch:
     """
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            # A thread that is not in the child may have held it.
+            os.register_at_fork(after_in_child=self._renew_lock)
         self._patches: dict[type, KernelPatches] = {}
         self._coexistence: dict[str, BuiltinCoexistence] = {}
         self._waiting = False
+
+    def _renew_lock(self) -> None:
+        self.lock = RLock()
 
     def add(self, kernel_class: type) -> None:
         """Have a kernel class patched from now on, while anything is active."""
