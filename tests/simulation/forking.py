@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
@@ -58,12 +59,15 @@ class Forks:
         self._values_before = self._values()
         self.number += 1
         reading, writing = os.pipe()
+        loop = asyncio.get_running_loop()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, on purpose
             child = os.fork()
         if child == 0:
             os.close(reading)
             self._report = writing
+            # The child goes on in the loop that it inherited, which asyncio takes for its parent's.
+            asyncio._set_running_loop(loop)
             return
         os.close(writing)
         self._wait(child, reading)
@@ -81,10 +85,20 @@ class Forks:
     def end_child(self, world: World) -> None:
         """Look at what was counted, do something else, look again, tell the parent, and end."""
         assert self._report is not None
+        asyncio._set_running_loop(None)
         try:
             said = list(self._what_is_wrong(world))
         except BaseException:
             said = [traceback.format_exc()]
+        self._end(said)
+
+    def fail_child(self) -> None:
+        """Tell the parent of the exception that is being handled, and end; nothing in the parent."""
+        if self.in_child:
+            self._end([traceback.format_exc()])
+
+    def _end(self, said: list[str]) -> None:
+        assert self._report is not None
         with suppress(OSError):
             os.write(self._report, json.dumps(said[:20]).encode())
         os._exit(0)

@@ -143,6 +143,10 @@ class Traced:
                 if self._read_meanwhile:
                     self._reader.stop()
                 self._take_stock(world)
+            except BaseException:
+                if self._forks is not None:
+                    self._forks.fail_child()
+                raise
             finally:
                 KernelInstrumentor().uninstrument()
                 world.close()
