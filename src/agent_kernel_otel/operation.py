@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, Final
 
 from agent_kernel_otel import semconv
 from agent_kernel_otel.faults import faults
@@ -51,19 +51,25 @@ def come_back(marker: Token[Operation | None]) -> bool:
     return True
 
 
+_NO_VIEWS: Final[Mapping[str, Any]] = {}
+
+
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
 
-    Whoever makes one sets the attributes that have no default, and calls :meth:`open` where it
-    may give spans and events.
+    Whoever makes one calls :meth:`open` where it may give spans and events.
+
+    Args:
+        telemetry: Where it is told.
+        kernel: The kernel called.
+        views: By attribute name of the kernel, what makes the view of the collaborator there that
+            the kernel's own code gets to see.
 
     Attributes:
-        telemetry: Where it is told.
         kernel: The kernel called. Kept only until the operation ends, so that tasks which
             outlive it meet the kernel's raw collaborators; then ``None``.
         name: The kind of span, a name of :data:`semconv.SPANS`.
-        views: By attribute name of the kernel, what makes the view of the collaborator there that
-            the kernel's own code gets to see.
+        views: The views in force.
         views_after: The same once it has ended, for what the kernel does only then.
         late: Attributes that came to be known after the start.
         telling: Whether it gives spans and events; if not, it is counted only.
@@ -72,23 +78,26 @@ class Operation:
         debug: Whether inner steps are wanted.
     """
 
-    telemetry: Telemetry
-    kernel: Any
+    # A dict for each call, with as many names as these, would cost more than anything else.
+    __slots__ = (
+        "__weakref__", "_attached", "_base", "_children", "_ended_on", "_marker", "_shown",
+        "_start", "context", "debug", "kernel", "late", "recording", "span", "telemetry",
+        "telling", "unsampled", "views", "views_after",
+    )  # fmt: skip
+
     name: str
-    views: Mapping[str, Any]
-    views_after: Mapping[str, Any] = {}
-    late: Attributes
-    # Defaults live on the class: what most operations never change costs them nothing.
-    telling = False
-    recording = False
-    unsampled = False
-    debug = False
-    span: Span = INVALID_SPAN
-    _ended_on: weakref.ref[Any] | None = None
-    _shown = False
-    _start: Attributes | None = None
-    _attached: Any = None
-    _marker: Token[Operation | None] | None = None
+
+    def __init__(self, telemetry: Telemetry, kernel: object, views: Mapping[str, Any]) -> None:
+        self.telemetry = telemetry
+        self.kernel: Any = kernel
+        self.views = views
+        self.views_after = _NO_VIEWS
+        self.late: Attributes = {}
+        self.telling = self.recording = self.unsampled = self.debug = self._shown = False
+        self.span: Span = INVALID_SPAN
+        self._ended_on: weakref.ref[Any] | None = None
+        self._start: Attributes | None = None
+        self._marker: Token[Operation | None] | None = None
 
     def open(self) -> None:
         """Have it give events from now on, and begin its span where that is wanted."""

@@ -47,12 +47,16 @@ class AttemptingCall(KernelCall):
             performance counter, as long as it is not known by what.
     """
 
-    stream = False
-    attempts = 0
-    driver_id: str | None = None
-    driver_failed = False
-    open_attempt: Attempt | None = None
-    late_attempt: tuple[Attempt, int, int] | None = None
+    __slots__ = (
+        "attempts", "driver_failed", "driver_id", "late_attempt", "open_attempt", "stream",
+    )  # fmt: skip
+
+    attempts: int
+    driver_failed: bool
+    driver_id: str | None
+    late_attempt: tuple[Attempt, int, int] | None
+    open_attempt: Attempt | None
+    stream: bool
 
     def attempting(self, attempt: Attempt, driver_id: object) -> Span | None:
         """Begin a driver's attempt, and its span.

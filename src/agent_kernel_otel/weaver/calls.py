@@ -50,9 +50,10 @@ class KernelCall(Operation):
         audit_error: What the trace store raised.
     """
 
-    action_id: str | None = None
-    refusal_told = False
-    audit_error: BaseException | None = None
+    __slots__ = (
+        "_capability_id", "_principal", "action_id", "audit_error", "counted", "described",
+        "facts", "generation", "instrumentation", "refusal_told",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,11 +62,11 @@ class KernelCall(Operation):
         subject: Any = None,
         principal: Any = None,
     ) -> None:
+        super().__init__(instrumentation.telemetry, kernel, instrumentation.views[self.name])
         self.instrumentation = instrumentation
-        self.telemetry = instrumentation.telemetry
-        self.kernel = kernel
-        self.views = instrumentation.views[self.name]
-        self.late = {}
+        self.action_id: str | None = None
+        self.audit_error: BaseException | None = None
+        self.refusal_told = False
         self.counted: list[Cell] = []
         self.generation = process.generation
         self.facts = facts = instrumentation.kernels.of(kernel)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class DiscoverCall(KernelCall):
     """``Kernel.discover_peers``: counts, and no address and no remote id."""
 
+    __slots__ = ()
+
     name = semconv.DISCOVER
 
     def __init__(
@@ -43,6 +45,8 @@ class DiscoverCall(KernelCall):
 
 class ImportCall(KernelCall):
     """``Kernel.import_remote``: counts and the trust policy, and no remote id."""
+
+    __slots__ = ("_trust_policy",)
 
     name = semconv.IMPORT
 

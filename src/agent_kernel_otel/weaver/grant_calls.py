@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class GrantCall(KernelCall):
     """``Kernel.grant_capability``."""
 
-    name = semconv.GRANT
+    __slots__ = ("rule",)
 
-    rule: str | None = None
+    name = semconv.GRANT
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class GrantCall(KernelCall):
         request = argument(args, kwargs, 0, "request")
         principal = argument(args, kwargs, 1, "principal")
         super().__init__(instrumentation, kernel, request, principal)
+        self.rule: str | None = None
         content = self.telemetry.config.capture_content
         if content and telling:
             if "goals" in content:
@@ -106,6 +107,8 @@ class GrantCall(KernelCall):
 
 class ExpandCall(KernelCall):
     """``Kernel.expand``."""
+
+    __slots__ = ("_handle",)
 
     name = semconv.EXPAND
 

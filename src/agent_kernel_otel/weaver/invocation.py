@@ -43,21 +43,13 @@ class InvokeCall(AttemptingCall):
         reached_drivers: Whether the kernel got as far as looking up drivers.
     """
 
-    firewall_done = False
+    __slots__ = (
+        "_active", "_args", "_asked_mode", "_began", "_budget_downgraded", "_dry_run", "_facts",
+        "_firewall_began", "_grant", "_last_frame", "_mode", "_quiet", "_redactions", "_rows",
+        "_suggested", "_token", "firewall_done", "reached_drivers", "token_accepted",
+    )  # fmt: skip
+
     name = semconv.INVOKE
-    token_accepted = False
-    reached_drivers = False
-    _quiet = False
-    _grant: Grant | None = None
-    _active: Cell | None = None
-    _suggested: str | None = None
-    _budget_downgraded = False
-    _mode: str | None = None
-    _last_frame: Any = None
-    _firewall_began: int | None = None
-    _facts = 0
-    _rows = 0
-    _redactions = 0
 
     def __init__(
         self,
@@ -71,6 +63,16 @@ class InvokeCall(AttemptingCall):
     ) -> None:
         self._began = perf_counter_ns()
         self.stream = stream
+        self.attempts = self._facts = self._rows = self._redactions = 0
+        self.driver_id = self.open_attempt = self.late_attempt = None
+        self.driver_failed = self.firewall_done = self.token_accepted = False
+        self.reached_drivers = self._budget_downgraded = self._quiet = False
+        self._active: Cell | None = None
+        self._grant: Grant | None = None
+        self._last_frame: Any = None
+        self._mode: str | None = None
+        self._suggested: str | None = None
+        self._firewall_began: int | None = None
         self._token = token = args[0] if args else kwargs.get("token")
         self._args = kwargs.get("args")
         mode = kwargs.get("response_mode", "summary")
