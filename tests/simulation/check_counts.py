@@ -42,8 +42,11 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "audit_failures": ("agent_kernel.event_type",),
     "audit_evictions": (),
     "unsampled_operations": (),
+    "gen_ai.execute_tool.duration": (
+        "gen_ai.tool.name", "gen_ai.operation.name", "gen_ai.tool.type", "error.type",
+    ),
 }  # fmt: skip
-_HISTOGRAMS = frozenset(name for name in _KEYS if name.endswith(("_duration", "_chunk")))
+_HISTOGRAMS = frozenset(name for name in _KEYS if name.endswith(("duration", "_chunk")))
 
 
 def _sum(told: Iterable[Told]) -> Counter[Series]:
@@ -204,7 +207,8 @@ def _exported_counts(evidence: Evidence) -> dict[Series, int]:
 
 
 def _labels(name: str, attributes: dict[str, Any]) -> Labels:
-    assert attributes.pop("agent_kernel.system") == "weaver_kernel"
+    if not name.startswith("gen_ai."):
+        assert attributes.pop("agent_kernel.system") == "weaver_kernel"
     labels = tuple(attributes.pop(key, None) for key in _KEYS[name])
     assert not attributes, f"{name} has other attributes: {attributes}"
     return labels

@@ -208,6 +208,9 @@ class _Telling:
         told.count("invocations", self.capability, self.safety or OTHER, self.status)
         labels = (self.capability, self.safety or OTHER, self.status)
         told.observe("invocation_duration", self.ended - self.began, *labels)
+        tool = (self.capability, "execute_tool", "function", _error_type(self.failure))
+        seconds = (self.ended - self.began) / 1e6 / 1000
+        told.observations.append(("gen_ai.execute_tool.duration", tool, seconds))
         attempts = list(self._attempts())
         for driver_id, status, error, lasted in attempts:
             told.count("driver_attempts", driver_id, status, error)

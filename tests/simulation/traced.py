@@ -132,6 +132,7 @@ class Traced:
                 meter_provider=capture.meter_provider,
                 span_level=self.plan.span_level,
                 metrics_level="debug",
+                gen_ai_metrics=True,
                 session=lambda kernel: session_of(kernel.kernel_id),
             )
             try:
