@@ -139,7 +139,7 @@ def _without_views(bench: Bench) -> Bench:
     """Leave the operation's own span: not a setting, but what the two have in common."""
     instrumentation = active(bench.kernel)
     assert instrumentation is not None
-    instrumentation.views = dict.fromkeys(instrumentation.views, {})
+    instrumentation.views = {key: {} for key in instrumentation.views}
     return bench
 
 

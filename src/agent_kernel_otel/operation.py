@@ -70,6 +70,8 @@ class Operation:
             outlive it meet the kernel's raw collaborators; then ``None``.
         name: The kind of span, a name of :data:`semconv.SPANS`.
         views: The views in force.
+        span_name: The name of its span.
+        links: Spans that it is related to.
         views_after: The same once it has ended, for what the kernel does only then.
         late: Attributes that came to be known after the start.
         telling: Whether it gives spans and events; if not, it is counted only.
@@ -81,8 +83,8 @@ class Operation:
     # A dict for each call, with as many names as these, would cost more than anything else.
     __slots__ = (
         "__weakref__", "_attached", "_base", "_children", "_ended_on", "_marker", "_shown",
-        "_start", "context", "debug", "kernel", "late", "recording", "span", "telemetry",
-        "telling", "unsampled", "views", "views_after",
+        "_start", "context", "debug", "kernel", "late", "links", "recording", "span",
+        "span_name", "telemetry", "telling", "unsampled", "views", "views_after",
     )  # fmt: skip
 
     name: str
@@ -97,6 +99,8 @@ class Operation:
         self.span: Span = INVALID_SPAN
         self._ended_on: weakref.ref[Any] | None = None
         self._start: Attributes | None = None
+        self.span_name = self.name
+        self.links: list[Link] | None = None
         self._marker: Token[Operation | None] | None = None
 
     def open(self) -> None:
@@ -113,18 +117,20 @@ class Operation:
 
     def _start_span(self) -> None:
         base = self._base
+        self._start = attributes = self.start_attributes()
         self.span = span = self.telemetry.start_span(
-            self.span_name(), base, attributes=self.start, links=self.links()
+            self.span_name, base, attributes=attributes, links=self.links
         )
         if span.is_recording():
             self.recording = True
             self._children: list[Span] = []
         else:
             self.unsampled = self.telemetry.samples
+            if not span.get_span_context().is_valid:
+                return
         # An unsampled span is made current too: what the tools call must see the same decision.
-        if self.recording or span.get_span_context().is_valid:
-            self._shown = True
-            self.context = set_span_in_context(span, base)
+        self._shown = True
+        self.context = set_span_in_context(span, base)
 
     @property
     def start(self) -> Attributes:
@@ -134,16 +140,8 @@ class Operation:
         return self._start
 
     def start_attributes(self) -> Attributes:
-        """Work out what is known at the start."""
+        """Work out what is known at the start, and with it the span's name and links."""
         return {}
-
-    def span_name(self) -> str:
-        """The span's name, where it differs from its kind's."""
-        return self.name
-
-    def links(self) -> list[Link] | None:
-        """Spans that it is related to."""
-        return None
 
     @property
     def exemplar(self) -> Context | None:

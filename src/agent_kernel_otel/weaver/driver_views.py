@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from inspect import isasyncgen
 from typing import Any
 
+from agent_kernel_otel.opentelemetry_api import attach, detach, set_span_in_context
 from agent_kernel_otel.operation import Aside, come_back, context_of, set_current
 from agent_kernel_otel.weaver.attempts import Attempt
 from agent_kernel_otel.weaver.invocation import InvokeCall
@@ -62,18 +63,16 @@ class DriverView(Attempt):
         driver = self._driver
         senders = call.instrumentation.senders
         try:
-            if span is None and not senders:
-                # As Aside does it, for the many calls that need no more than this.
-                marker = set_current(None)
-                try:
-                    result = await driver.execute(*args, **kwargs)
-                finally:
-                    come_back(marker)
-            else:
-                with Aside(context_of(span)):
-                    if senders and call.telling:
-                        driver = run_as(driver, senders)
-                    result = await driver.execute(*args, **kwargs)
+            # As Aside does it, in fewer steps, because this is run for every invocation.
+            attached = None if span is None else attach(set_span_in_context(span))
+            marker = set_current(None)
+            try:
+                if senders and call.telling:
+                    driver = run_as(driver, senders)
+                result = await driver.execute(*args, **kwargs)
+            finally:
+                if come_back(marker) and attached is not None:
+                    detach(attached)
         except BaseException as error:
             call.attempted(self, error)
             raise

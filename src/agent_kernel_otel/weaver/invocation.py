@@ -24,9 +24,8 @@ from agent_kernel_otel.weaver.series import exhaustion_series
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.trace import Link, Span
+    from opentelemetry.trace import Span
 
-    from agent_kernel_otel.weaver.grants import Grant
     from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
 
 
@@ -45,7 +44,7 @@ class InvokeCall(AttemptingCall):
 
     __slots__ = (
         "_active", "_args", "_asked_mode", "_began", "_budget_downgraded", "_dry_run", "_facts",
-        "_firewall_began", "_grant", "_last_frame", "_mode", "_quiet", "_redactions", "_rows",
+        "_firewall_began", "_last_frame", "_mode", "_quiet", "_redactions", "_rows",
         "_suggested", "_token", "firewall_done", "reached_drivers", "token_accepted",
     )  # fmt: skip
 
@@ -68,7 +67,6 @@ class InvokeCall(AttemptingCall):
         self.driver_failed = self.firewall_done = self.token_accepted = False
         self.reached_drivers = self._budget_downgraded = self._quiet = False
         self._active: Cell | None = None
-        self._grant: Grant | None = None
         self._last_frame: Any = None
         self._mode: str | None = None
         self._suggested: str | None = None
@@ -113,27 +111,22 @@ class InvokeCall(AttemptingCall):
         token_id = read_id(self._token, "token_id")
         if token_id is not None:
             attributes[semconv.TOKEN_ID] = token_id
-        self._grant = grant = self.instrumentation.grants.find(token_id)
+        grant = self.instrumentation.grants.find(token_id)
         if grant is not None:
+            self.links = grant.links()
             attributes[semconv.GRANT_AGE] = monotonic() - grant.granted_at
             if grant.rule is not None:
                 attributes[semconv.GRANT_RULE] = grant.rule
         config = self.telemetry.config
+        if config.span_naming == "gen_ai" and not dry_run:
+            # The GenAI convention's name, in the place of the founding request's.
+            title = attributes.get(semconv.CAPABILITY_ID, semconv.OTHER)
+            self.span_name = f"{semconv.EXECUTE_TOOL} {title}"
         if "arguments" in config.capture_content and self._args is not None:
             self.late[semconv.GEN_AI_TOOL_CALL_ARGUMENTS] = scrub_content(
                 self._args, self.telemetry.redact
             )
         return attributes
-
-    def span_name(self) -> str:
-        """The founding request's name, or that of the GenAI convention."""
-        if self.telemetry.config.span_naming != "gen_ai" or self._dry_run:
-            return self.name
-        return f"{semconv.EXECUTE_TOOL} {self.start.get(semconv.CAPABILITY_ID, semconv.OTHER)}"
-
-    def links(self) -> list[Link] | None:
-        """The grant of the token, where this process made it."""
-        return None if self._grant is None else self._grant.links()
 
     # Told by the views ----------------------------------------------------------------------
 
@@ -303,7 +296,8 @@ class InvokeCall(AttemptingCall):
         if result is not None:
             if result.handle is not None:
                 late[semconv.HANDLE_ID] = identifier(result.handle.handle_id) or ""
-            self._capture_result(result)
+            if self.telemetry.config.capture_content:
+                self._capture_result(result)
         if self._mode is not None:
             late[semconv.RESPONSE_MODE] = self._mode
         late[semconv.RESULT_FACTS] = self._facts
@@ -327,11 +321,12 @@ class InvokeCall(AttemptingCall):
             late[semconv.DRIVER_ID] = self.driver_id
         if self.action_id is not None:
             late[semconv.GEN_AI_TOOL_CALL_ID] = self.action_id
-        reason = self._downgrade_reason()
+        reason = None if self._mode == self._asked_mode else self._downgrade_reason()
         late[semconv.DOWNGRADED] = reason is not None
         if reason is not None:
             late[semconv.DOWNGRADE_REASON] = reason
-        self.describe_deferred()
+        if self.described.capability is None:
+            self.describe_deferred()
 
     def _downgrade_reason(self) -> str | None:
         """What made the response mode stricter, the last cause of several."""

@@ -91,7 +91,8 @@ class TokenProviderView(View):
             call.measure_policy(provider, "enforce", began, error)
             call.enforced(error, provider, kwargs, started, span)
             raise
-        call.measure_policy(provider, "enforce", began)
+        if call.instrumentation.measured.policy is not None:
+            call.measure_policy(provider, "enforce", began)
         if call.recording or call.debug:
             call.enforced(None, provider, kwargs, started, span)
         return verified
@@ -160,7 +161,8 @@ class FirewallView(View):
             call.measure_firewall(None, began)
             _tell_firewall(call, None, error, started, span)
             raise
-        call.measure_firewall(frame, began)
+        if call.instrumentation.measured.firewall is not None:
+            call.measure_firewall(frame, began)
         _tell_firewall(call, frame, None, started, span)
         return frame
 
@@ -274,10 +276,11 @@ def _tell_firewall(
         else:
             attributes[semconv.RESPONSE_MODE] = mode_of(frame.response_mode) or ""
             attributes[semconv.REDACTIONS] = redactions_in(frame)
+        failed = error is not None and is_failure(error)
         if span is None:
-            call.tell_child(semconv.FIREWALL, started, attributes, failed=is_failure(error))
+            call.tell_child(semconv.FIREWALL, started, attributes, failed=failed)
         else:
-            call.close_child(span, attributes, failed=is_failure(error))
+            call.close_child(span, attributes, failed=failed)
     except Exception:
         faults.swallow("telling what the firewall did")
 
