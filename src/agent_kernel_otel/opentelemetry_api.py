@@ -43,6 +43,7 @@ try:
     from opentelemetry.trace import (
         INVALID_SPAN,
         Link,
+        NonRecordingSpan,
         NoOpTracer,
         Span,
         SpanContext,
@@ -56,7 +57,9 @@ except ImportError as error:
     missing = error.name
     if not TYPE_CHECKING:
         metrics = trace = logs_internal = _Absent()
-        Context = Link = NoOpTracer = SeverityNumber = Span = SpanContext = StatusCode = _Absent()
+        Context = Link = NonRecordingSpan = NoOpTracer = SeverityNumber = Span = SpanContext = (
+            StatusCode
+        ) = _Absent()
         attach = detach = get_current = set_span_in_context = INVALID_SPAN = _Absent()
         get_logger_provider = get_tracer_provider = get_global_textmap = inject = _Absent()
 
@@ -79,6 +82,7 @@ __all__ = [
     "Context",
     "Link",
     "NoOpTracer",
+    "NonRecordingSpan",
     "SeverityNumber",
     "Span",
     "SpanContext",

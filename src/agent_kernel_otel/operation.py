@@ -18,6 +18,7 @@ from agent_kernel_otel.opentelemetry_api import (
     INVALID_SPAN,
     Context,
     Link,
+    NonRecordingSpan,
     SeverityNumber,
     Span,
     StatusCode,
@@ -145,8 +146,13 @@ class Operation:
 
     @property
     def exemplar(self) -> Context | None:
-        """The context that links a measured value to the span; none where that is not recorded."""
-        return self.context if self.recording else None
+        """The context that links a measured value to the span; none where that is not recorded.
+
+        It is kept until the value is recorded, and so must not keep all that the span holds.
+        """
+        if not self.recording:
+            return None
+        return set_span_in_context(NonRecordingSpan(self.span.get_span_context()), self._base)
 
     # Being current --------------------------------------------------------------------------
 
