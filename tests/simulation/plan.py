@@ -265,7 +265,7 @@ class Plan:
         choices["end"] = "drop"
         fault = "driver.hangs" if op.kind == "invoke" else None
         attempts = tuple(replace(each, fault=fault, chunks=3) for each in op.attempts)
-        chances = op.chances - {"cancelled"}
+        chances = op.chances - {"cancelled", "forks"}
         return replace(op, choices=choices, attempts=attempts, chances=chances, faults={})
 
     def _work(self) -> dict[str, int]:

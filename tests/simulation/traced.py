@@ -140,6 +140,8 @@ class Traced:
                 if self._read_meanwhile:
                     self._reader.start()
                 play(world, self.clock)
+                if self._forks is not None and self._forks.in_child:
+                    raise AssertionError("a child outlived the round in which it was forked")
                 gc.collect()
                 if self._read_meanwhile:
                     self._reader.stop()
