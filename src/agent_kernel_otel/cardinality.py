@@ -7,10 +7,9 @@ for the whole process, because what is exported does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable
-from threading import RLock
 
+from agent_kernel_otel.locks import SafeLock
 from agent_kernel_otel.semconv import OTHER
 
 
@@ -26,14 +25,7 @@ class Bounded:
         self._limit = limit
         self._known = frozenset(known)
         self._admitted: set[Hashable] = set()
-        self._renew_lock()
-        if hasattr(os, "register_at_fork"):
-            # A thread that is not in the child may have held it.
-            os.register_at_fork(after_in_child=self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        # A finalizer of the app's can end a call of its kernel in the midst of admitting.
-        self._lock = RLock()
+        self._lock = SafeLock()
 
     def admits(self, value: Hashable, limit: int | None = None) -> bool:
         """Whether a value is told apart; where there is room for it, it is from now on.

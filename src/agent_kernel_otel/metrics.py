@@ -7,10 +7,8 @@ instruments there are.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from threading import RLock
 from typing import Any, Final
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
@@ -20,6 +18,7 @@ from agent_kernel_otel._version import __version__
 from agent_kernel_otel.counts import CountGroup, Series, add_up
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.histograms import BufferedHistogram, record_waiting
+from agent_kernel_otel.locks import SafeLock
 from agent_kernel_otel.semconv import MetricDefinition
 
 Observed = Callable[[], Iterable[tuple[int | float, tuple[str | None, ...]]]]
@@ -244,13 +243,8 @@ class _Registry:
     """
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self.lock = SafeLock()
         self.metrics: tuple[weakref.ref[Metrics], ...] = ()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        self.lock = RLock()
 
 
 _registry: Final = _Registry()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
+from contextvars import Token
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.current import come_back, set_current
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import (
     INVALID_SPAN,
@@ -30,27 +31,6 @@ from agent_kernel_otel.opentelemetry_api import (
 from agent_kernel_otel.scrub import identifier, scrub_text
 from agent_kernel_otel.span_level import span_level_switch
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
-
-_current: ContextVar[Operation | None] = ContextVar("agent_kernel_otel.operation", default=None)
-current_operation = _current.get
-"""The operation on the stack, if its kernel's own code is running; foreign code sees ``None``."""
-set_current = _current.set
-"""Makes an operation, or none, current; :func:`come_back` is to be given what it returns."""
-
-
-def come_back(marker: Token[Operation | None]) -> bool:
-    """Undo :data:`set_current`.
-
-    Returns:
-        Whether it could be: not where another context finalises a coroutine or a generator, in
-        which nothing of ours is current.
-    """
-    try:
-        _current.reset(marker)
-    except ValueError:
-        return False
-    return True
-
 
 _NO_VIEWS: Final[Mapping[str, Any]] = {}
 
@@ -408,30 +388,3 @@ def _decision_attributes(decision: Decision) -> Attributes:
     if not decision.enforced:
         attributes[semconv.POLICY_ENFORCED] = False
     return attributes
-
-
-class Aside:
-    """A block in which foreign code runs: no operation is current, and maybe another span is.
-
-    Args:
-        context: What to make current, from :func:`context_of`; ``None`` leaves it as it is.
-    """
-
-    __slots__ = ("_attached", "_context", "_marker")
-
-    def __init__(self, context: Context | None = None) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._marker = set_current(None)
-        if self._context is not None:
-            self._attached = attach(self._context)
-
-    def __exit__(self, *exc_info: object) -> None:
-        if come_back(self._marker) and self._context is not None:
-            detach(self._attached)
-
-
-def context_of(span: Span | None) -> Context | None:
-    """The current context with a span in it; ``None`` where there is no span."""
-    return None if span is None else set_span_in_context(span)

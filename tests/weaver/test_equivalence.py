@@ -21,7 +21,7 @@ from weaver_kernel import (
 from weaver_kernel.drivers.base import ExecutionContext
 
 from agent_kernel_otel import semconv, uninstrument_kernel
-from agent_kernel_otel.operation import current_operation
+from agent_kernel_otel.current import current_operation
 from tests.support.instrumented import AsyncDriver, instrumented
 from tests.support.kernels import (
     ADMIN,

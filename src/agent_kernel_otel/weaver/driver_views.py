@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from inspect import isasyncgen
 from typing import Any
 
+from agent_kernel_otel.current import Aside, come_back, context_of, set_current
 from agent_kernel_otel.opentelemetry_api import attach, detach, set_span_in_context
-from agent_kernel_otel.operation import Aside, come_back, context_of, set_current
 from agent_kernel_otel.weaver.attempts import Attempt
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES

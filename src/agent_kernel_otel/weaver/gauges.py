@@ -21,7 +21,7 @@ from agent_kernel_otel.weaver.reading import read
 
 if TYPE_CHECKING:
     from agent_kernel_otel.metrics import Metrics
-    from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
+    from agent_kernel_otel.weaver.kernels import KernelTable
 
 Labelled = Iterator[tuple[int, tuple[str, ...]]]
 
@@ -30,17 +30,17 @@ _SESSION_LIMIT: Final = semconv.ATTRIBUTES[semconv.SESSION].limit
 
 
 class Gauges:
-    """What one set of instruments reports of the kernels of the instrumentations that use it.
+    """What one set of instruments reports, of the kernels of the configurations that use it.
 
     Args:
         metrics: The instruments.
 
     Attributes:
-        instrumentations: Whose kernels; each as long as it is in use.
+        tables: The kernels of each configuration, as long as it is in use.
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.instrumentations: weakref.WeakSet[WeaverInstrumentation] = weakref.WeakSet()
+        self.tables: weakref.WeakSet[KernelTable] = weakref.WeakSet()
         metrics.before_collection(self._begin_at_zero)
         metrics.observe(semconv.INFO, self._info)
         metrics.observe(semconv.HANDLES_ACTIVE, self._handles)
@@ -50,9 +50,9 @@ class Gauges:
 
     def _begin_at_zero(self) -> None:
         """Have the counts of registered capabilities exported before their first call."""
-        for instrumentation in list(self.instrumentations):
-            for kernel in instrumentation.kernels.alive():
-                _begin_at_zero(instrumentation, kernel)
+        for table in list(self.tables):
+            for kernel in table.alive():
+                _begin_at_zero(table, kernel)
 
     def _info(self) -> Labelled:
         known = _version_of_kernel()
@@ -93,27 +93,26 @@ class Gauges:
     def _managers(self) -> Iterator[tuple[str, Any]]:
         """Each budget manager once, with the session of the first kernel that has it."""
         seen = set()
-        for instrumentation in list(self.instrumentations):
-            kernels = instrumentation.kernels
-            for kernel in kernels.alive():
+        for table in list(self.tables):
+            for kernel in table.alive():
                 manager = vars(kernel).get("_budget_manager")
                 if manager is not None and id(manager) not in seen:
                     seen.add(id(manager))
-                    yield kernels.session_of(kernel) or semconv.OTHER, manager
+                    yield table.session_of(kernel) or semconv.OTHER, manager
 
     def _collaborators(self, attribute: str) -> Iterable[Any]:
         """Each collaborator of the kernels' once, also where kernels share it."""
         found = {}
-        for instrumentation in list(self.instrumentations):
-            for kernel in instrumentation.kernels.alive():
+        for table in list(self.tables):
+            for kernel in table.alive():
                 collaborator = vars(kernel).get(attribute)
                 found[id(collaborator)] = collaborator
         return found.values()
 
 
-def _begin_at_zero(instrumentation: WeaverInstrumentation, kernel: Any) -> None:
+def _begin_at_zero(table: KernelTable, kernel: Any) -> None:
     try:
-        instrumentation.kernels.of(kernel).begin_at_zero(kernel)
+        table.of(kernel).begin_at_zero(kernel)
     except Exception:
         faults.swallow("looking through a kernel's capabilities")
 
@@ -121,12 +120,12 @@ def _begin_at_zero(instrumentation: WeaverInstrumentation, kernel: Any) -> None:
 _of_metrics: Final[weakref.WeakKeyDictionary[Metrics, Gauges]] = weakref.WeakKeyDictionary()
 
 
-def report(instrumentation: WeaverInstrumentation, metrics: Metrics) -> None:
-    """Have the kernels of an instrumentation reported, as long as it is in use."""
+def report(table: KernelTable, metrics: Metrics) -> None:
+    """Have the kernels of a configuration reported, as long as it is in use."""
     gauges = _of_metrics.get(metrics)
     if gauges is None:
         gauges = _of_metrics[metrics] = Gauges(metrics)
-    gauges.instrumentations.add(instrumentation)
+    gauges.tables.add(table)
 
 
 def _version_of_kernel() -> str | None:

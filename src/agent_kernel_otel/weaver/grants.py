@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
 from time import monotonic
 from typing import Final
 
+from agent_kernel_otel.locks import SafeLock
 from agent_kernel_otel.opentelemetry_api import Link, SpanContext
 
 
@@ -40,7 +40,7 @@ class GrantLedger:
 
     def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
-        self._lock = Lock()
+        self._lock = SafeLock()
 
     def remember(self, token_id: str, span_context: SpanContext, rule: str | None) -> None:
         """Keep a grant, and forget the oldest where there are too many."""
@@ -48,7 +48,7 @@ class GrantLedger:
         with self._lock:
             self._grants[token_id] = grant
             if len(self._grants) > self.LIMIT:
-                del self._grants[next(iter(self._grants))]
+                self._grants.pop(next(iter(self._grants)), None)
 
     def find(self, token_id: str | None) -> Grant | None:
         """The grant of a token, where this process made it and still knows."""

@@ -77,13 +77,13 @@ class WeaverInstrumentation:
             self.telemetry.counts,
             config.capability_id_limit,
         )
+        if metrics is not None:
+            report(self.kernels, metrics)
         self.views = views
         self.views_after_streams = views_after_streams
         # Where stages are measured, each of them needs to be seen.
         self.quiet_views = quiet_views if self.measured.driver is None else None
         self.senders = senders
-        if metrics is not None:
-            report(self, metrics)
 
 
 def _kernel_redact(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import wrapt
 
-from agent_kernel_otel.operation import current_operation
+from agent_kernel_otel.current import current_operation
 from agent_kernel_otel.weaver.targets import (
     CONSTRUCTOR,
     OPERATIONS,

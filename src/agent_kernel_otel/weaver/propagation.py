@@ -17,9 +17,9 @@ from types import FunctionType
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.current import current_operation
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import get_global_textmap, inject
-from agent_kernel_otel.operation import current_operation
 from agent_kernel_otel.weaver.outcomes import IMPORT_NAMES
 
 _logger = logging.getLogger(__name__)

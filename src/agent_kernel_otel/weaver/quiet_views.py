@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_kernel_otel.operation import come_back, set_current
+from agent_kernel_otel.current import come_back, set_current
 from agent_kernel_otel.weaver.driver_views import DriverView
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.outcomes import is_foreign

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any
 
 from agent_kernel_otel.by_kernel import ByKernel
 from agent_kernel_otel.config import SessionNamer
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.locks import SafeLock
 from agent_kernel_otel.scrub import identifier
 
 
@@ -24,7 +24,7 @@ class SessionNames:
     def __init__(self, setting: str | SessionNamer | None) -> None:
         self._setting = setting
         self._names: ByKernel[str] = ByKernel()
-        self._lock = Lock()
+        self._lock = SafeLock()
 
     def of(self, kernel: Any) -> str:
         """The session of a kernel."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.current import Aside
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Aside
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.evictions import Held, evicted_from, held_by

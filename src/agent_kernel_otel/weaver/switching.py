@@ -8,10 +8,8 @@ looks for; this needs nothing of OpenTelemetry.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
-from threading import RLock
 from typing import Any, Final
 
 import wrapt
@@ -19,6 +17,7 @@ import wrapt
 from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
 from agent_kernel_otel.config_file import Declared
 from agent_kernel_otel.faults import faults
+from agent_kernel_otel.locks import SafeLock
 from agent_kernel_otel.weaver.activation import activation
 from agent_kernel_otel.weaver.builtin import BuiltinCoexistence
 from agent_kernel_otel.weaver.instrumentation import WeaverInstrumentation
@@ -43,16 +42,10 @@ class Switch:
     """
 
     def __init__(self) -> None:
-        self._renew_lock()
-        if hasattr(os, "register_at_fork"):
-            # A thread that is not in the child may have held it.
-            os.register_at_fork(after_in_child=self._renew_lock)
+        self.lock = SafeLock()
         self._patches: dict[type, KernelPatches] = {}
         self._coexistence: dict[str, BuiltinCoexistence] = {}
         self._waiting = False
-
-    def _renew_lock(self) -> None:
-        self.lock = RLock()
 
     def add(self, kernel_class: type) -> None:
         """Have a kernel class patched from now on, while anything is active."""

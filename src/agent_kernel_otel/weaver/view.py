@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.current import Aside, context_of
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Aside, context_of
 from agent_kernel_otel.weaver.outcomes import error_type_of, is_failure
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from time import perf_counter_ns, time_ns
 from typing import Any
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.current import Aside, come_back, context_of, set_current
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Aside, come_back, context_of, set_current
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.driver_views import DriverView, view_in_stream

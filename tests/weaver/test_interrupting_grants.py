@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What remembers grants, whatever interrupts it: a signal handler that grants, and a fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from weaver_kernel import PolicyDecision
+
+from agent_kernel_otel.weaver.activation import active
+from tests.support.instrumented import instrumented
+from tests.support.kernels import grant, make_kernel
+
+INTERRUPTIONS = 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
+def test_a_signal_handler_may_grant_on_another_kernel() -> None:
+    interruptions = 0
+
+    def handle(*_: Any) -> None:
+        nonlocal interruptions
+        interruptions += 1
+        grant(other)
+
+    # Without spans, because the SDK's own locks are not made for this.
+    with instrumented(ALWAYS_OFF):
+        one, other = make_kernel(policy=_Lenient()), make_kernel(policy=_Lenient())
+        previous = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            while interruptions < INTERRUPTIONS:
+                grant(one)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+
+
+def test_a_child_forked_while_a_thread_remembers_a_grant_can_grant() -> None:
+    with instrumented():
+        kernel = make_kernel(policy=_Lenient())
+        grants = active(kernel).grants  # type: ignore[union-attr]
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with grants._lock:
+                held.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # ends a child that hangs
+            grant(kernel)
+            os._exit(7)
+        done.set()
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+class _Lenient:
+    """A policy engine without a rate limit."""
+
+    def evaluate(self, *_: Any, **__: Any) -> Any:
+        return PolicyDecision(allowed=True, reason="", constraints={})
