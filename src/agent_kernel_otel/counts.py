@@ -92,12 +92,6 @@ def _read(cells: dict[Series, Cell]) -> Numbers:
         return {series: cell.number for series, cell in list(cells.items())}
 
 
-def begin(active: Cell) -> None:
-    """Take note that something is running."""
-    with process.lock:
-        active.number += 1
-
-
 def count(cells: Iterable[Cell], generation: int, over: Cell | None = None) -> bool:
     """Count one in each cell, all at once.
 

@@ -29,6 +29,10 @@ def come_back(marker: Token[Operation | None]) -> bool:
         _current.reset(marker)
     except ValueError:
         return False
+    except LookupError:
+        # A coroutine that was left in this very context, and was finalised meanwhile, has made
+        # none current: which is what was to be done.
+        pass
     return True
 
 

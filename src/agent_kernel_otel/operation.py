@@ -16,7 +16,6 @@ from agent_kernel_otel import semconv
 from agent_kernel_otel.current import come_back, set_current
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import (
-    INVALID_SPAN,
     Context,
     Link,
     NonRecordingSpan,
@@ -32,25 +31,22 @@ from agent_kernel_otel.scrub import identifier, scrub_text
 from agent_kernel_otel.span_level import span_level_switch
 from agent_kernel_otel.telemetry import Attributes, Decision, Outcome, Telemetry
 
-_NO_VIEWS: Final[Mapping[str, Any]] = {}
+NO_VIEWS: Final[Mapping[str, Any]] = {}
 
 
 class Operation:
     """One call of a kernel: its span, what is known of it so far, and how it ended.
 
-    Whoever makes one calls :meth:`open` where it may give spans and events.
-
-    Args:
-        telemetry: Where it is told.
-        kernel: The kernel called.
-        views: By attribute name of the kernel, what makes the view of the collaborator there that
-            the kernel's own code gets to see.
+    The adapter's subclass sets all of this as it is made, in as few steps as there can be, and
+    calls :meth:`open` where it may give spans and events.
 
     Attributes:
+        telemetry: Where it is told.
         kernel: The kernel called. Kept only until the operation ends, so that tasks which
             outlive it meet the kernel's raw collaborators; then ``None``.
         name: The kind of span, a name of :data:`semconv.SPANS`.
-        views: The views in force.
+        views: By attribute name of the kernel, what makes the view of the collaborator there that
+            the kernel's own code gets to see.
         span_name: The name of its span.
         links: Spans that it is related to.
         views_after: The same once it has ended, for what the kernel does only then.
@@ -70,19 +66,22 @@ class Operation:
 
     name: str
 
-    def __init__(self, telemetry: Telemetry, kernel: object, views: Mapping[str, Any]) -> None:
-        self.telemetry = telemetry
-        self.kernel: Any = kernel
-        self.views = views
-        self.views_after = _NO_VIEWS
-        self.late: Attributes = {}
-        self.telling = self.recording = self.unsampled = self.debug = self._shown = False
-        self.span: Span = INVALID_SPAN
-        self._ended_on: weakref.ref[Any] | None = None
-        self._start: Attributes | None = None
-        self.span_name = self.name
-        self.links: list[Link] | None = None
-        self._marker: Token[Operation | None] | None = None
+    telemetry: Telemetry
+    kernel: Any
+    views: Mapping[str, Any]
+    views_after: Mapping[str, Any]
+    late: Attributes
+    links: list[Link] | None
+    span_name: str
+    span: Span
+    telling: bool
+    recording: bool
+    unsampled: bool
+    debug: bool
+    _shown: bool
+    _ended_on: weakref.ref[Any] | None
+    _start: Attributes | None
+    _marker: Token[Operation | None] | None
 
     def open(self) -> None:
         """Have it give events from now on, and begin its span where that is wanted."""

@@ -162,7 +162,7 @@ def test_histogram_counts_equal_the_counter_in_every_collection(delta: bool) -> 
 def test_running_invocations_go_back_to_zero() -> None:
     setting = Setting()
     active = setting.group.active_cell((ACTIVE, "tasks.list"))
-    counts.begin(active)
+    active.number += 1
     assert setting.values(ACTIVE) == {("tasks.list",): 1}
     counts.count([], counts.process.generation, over=active)
     assert setting.values(ACTIVE) == {("tasks.list",): 0}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from agent_kernel_otel.histograms import BufferedHistogram
 from agent_kernel_otel.operation import Operation
-from agent_kernel_otel.weaver import measuring
 from agent_kernel_otel.weaver.grant_calls import ExpandCall, GrantCall
 from agent_kernel_otel.weaver.invocation import InvokeCall
 from agent_kernel_otel.weaver.store_views import TraceStoreView
@@ -88,12 +88,12 @@ def leaked_attachment() -> Iterator[None]:
 @_defect
 def boundary_off_by_one() -> Iterator[None]:
     """A duration that is exactly a bucket's bound falls into the next bucket."""
-    plain = measuring.Measured._plain
+    record = BufferedHistogram.record
 
-    def beyond(self: Any, series: Any, outcome: Any, elapsed: float, *context: Any) -> None:
-        plain(self, series, outcome, math.nextafter(elapsed, math.inf), *context)
+    def beyond(self: Any, value: float, *rest: Any) -> None:
+        record(self, math.nextafter(value, math.inf), *rest)
 
-    with mock.patch.object(measuring.Measured, "_plain", beyond):
+    with mock.patch.object(BufferedHistogram, "record", beyond):
         yield
 
 

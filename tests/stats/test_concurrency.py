@@ -142,12 +142,14 @@ def test_kernels_that_come_and_go_in_threads_leave_their_counts_and_nothing_else
             seen.append(stats.snapshot().invocations)
         return seen
 
+    gc.collect()
+    kept_by_others = sum(len(group._kernels) for group in counts.groups())
     seen = in_threads(requests, watch)
     assert seen == sorted(seen)
     gc.collect()
     last = stats.snapshot()
     assert (last.grants, last.invocations) == (THREADS * ROUNDS, THREADS * ROUNDS)
-    assert sum(len(group._kernels) for group in counts.groups()) == 0
+    assert sum(len(group._kernels) for group in counts.groups()) <= kept_by_others
     assert sum(len(group._finishing) for group in counts.groups()) == 0
 
 

@@ -182,7 +182,7 @@ async def test_dead_kernels_leave_no_memory() -> None:
     capture = Capture()
     kept = make_kernel()
     instrument_kernel(kept, **capture.providers)
-    tables = (activation._choices,)
+    tables = (activation.choices,)
     sizes = [len(table) for table in tables]
     gone = []
     for _ in range(20):
@@ -211,8 +211,8 @@ async def test_dead_kernels_leave_no_memory_under_a_global_instrumentation() -> 
             gc.collect()
         assert [reference() for reference in gone] == [None] * 20
         assert names == {"agent-kernel-1"}
-        assert instrumentation.kernels._facts == {}
-        assert instrumentation.kernels._facts.owners == {}
+        assert instrumentation.kernels.facts == {}
+        assert instrumentation.kernels.facts.owners == {}
 
 
 def test_a_copy_of_a_kernel_follows_what_holds_for_all() -> None:

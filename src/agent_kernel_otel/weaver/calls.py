@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from agent_kernel_otel import semconv
 from agent_kernel_otel.counts import Cell, count, process
 from agent_kernel_otel.faults import faults
-from agent_kernel_otel.operation import Operation
+from agent_kernel_otel.opentelemetry_api import INVALID_SPAN
+from agent_kernel_otel.operation import NO_VIEWS, Operation
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.telemetry import SUCCESS, Attributes, Decision, Outcome
 from agent_kernel_otel.weaver.outcomes import category_of, classify
@@ -62,16 +63,29 @@ class KernelCall(Operation):
         subject: Any = None,
         principal: Any = None,
     ) -> None:
-        super().__init__(instrumentation.telemetry, kernel, instrumentation.views[self.name])
         self.instrumentation = instrumentation
+        self.telemetry = instrumentation.telemetry
+        self.kernel = kernel
+        self.views = instrumentation.views[self.name]
+        self.views_after = NO_VIEWS
+        self.late = {}
+        self.links = self._ended_on = self._start = self._marker = None
+        self.span_name = self.name
+        self.span = INVALID_SPAN
+        self.telling = self.recording = self.unsampled = self.debug = self._shown = False
         self.action_id: str | None = None
         self.audit_error: BaseException | None = None
         self.refusal_told = False
         self.counted: list[Cell] = []
         self.generation = process.generation
-        self.facts = facts = instrumentation.kernels.of(kernel)
+        kernels = instrumentation.kernels
+        self.facts = facts = kernels.facts.get(id(kernel)) or kernels.of(kernel)
         self._principal = principal
-        self._capability_id = capability_id = read(subject, "capability_id")
+        try:
+            capability_id = subject.capability_id
+        except Exception:  # anything can be passed
+            capability_id = None
+        self._capability_id = capability_id
         self.described = facts.about(kernel, capability_id)
 
     def start_attributes(self) -> Attributes:

@@ -7,7 +7,7 @@ from time import monotonic, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.counts import Cell, begin, count
+from agent_kernel_otel.counts import Cell, count, process
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier, scrub_content
 from agent_kernel_otel.telemetry import SUCCESS, Attributes, Decision, Outcome
@@ -92,8 +92,9 @@ class InvokeCall(AttemptingCall):
         ):
             self.views = quiet
             self._quiet = True
-        self._active = self.described.counts.active
-        begin(self._active)
+        self._active = active = self.described.counts.active
+        with process.lock:
+            active.number += 1
 
     def start_attributes(self) -> Attributes:
         """Add the token, where it was granted, and what is asked for."""
@@ -239,7 +240,10 @@ class InvokeCall(AttemptingCall):
                 self.count_end(SUCCESS, result)
             except Exception:
                 faults.swallow("counting an invocation")
-            self.end()
+            if self._shown:
+                self.end()
+            else:
+                self.kernel = None
             return
         try:
             if self.open_attempt is not None or self.late_attempt is not None:
@@ -283,7 +287,10 @@ class InvokeCall(AttemptingCall):
         measured = self.instrumentation.measured
         if measured.invocation is not None:
             elapsed = (perf_counter_ns() - self._began) / 1e6
-            measured.invocation(cells, outcome, elapsed, self.exemplar)
+            context = self.exemplar if self.recording else None
+            measured.invocation(elapsed, cells.labels[status], context)
+            if measured.tool is not None:
+                measured.tool(cells, outcome, elapsed, context)
 
     def describe(self, result: Any) -> None:
         """Add what the frame tells, or what the dry run would do."""

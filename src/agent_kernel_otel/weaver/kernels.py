@@ -85,7 +85,11 @@ class KernelFacts:
             kernel: The kernel.
             capability_id: The id asked for; anything.
         """
-        capability = registered(kernel, capability_id)
+        store = getattr(kernel.__dict__.get("_registry"), "_store", None)
+        if type(capability_id) is str and type(store) is dict:
+            capability = store.get(capability_id)
+        else:
+            capability = registered(kernel, capability_id)
         if type(capability_id) is not str or capability is None:
             return self._describe(capability_id, capability)
         known = self._capabilities.get(capability_id)
@@ -117,7 +121,7 @@ class KernelFacts:
         return cell
 
     def is_plain(self, kernel: Any) -> bool:
-        """Whether what checks, routes and filters is the kernel's own, and runs no other code."""
+        """Whether all but the drivers and the budget is the kernel's own, and runs no other code."""
         own = vars(kernel)
         provider = own.get("_token_provider")
         kinds = (
@@ -125,6 +129,8 @@ class KernelFacts:
             type(getattr(provider, "_revocation", None)),
             type(own.get("_router")),
             type(own.get("_firewall")),
+            type(own.get("_handle_store")),
+            type(own.get("_trace_store")),
         )
         if kinds != self._kinds:
             self._kinds = kinds
@@ -198,6 +204,7 @@ class KernelTable:
         capability_limit: How many capabilities of the process metrics tell apart.
 
     Attributes:
+        facts: Those of each kernel that was met, by its ``id()``.
         met: How many kernels there have been.
     """
 
@@ -214,23 +221,23 @@ class KernelTable:
         self._capability_limit = capability_limit
         self._first_met = first_met
         self._sessions = sessions
-        self._facts: ByKernel[KernelFacts] = ByKernel()
+        self.facts: ByKernel[KernelFacts] = ByKernel()
         self.met = 0
 
     def of(self, kernel: Any) -> KernelFacts:
         """The facts of a kernel."""
-        return self._facts.get(id(kernel)) or self._learn(kernel)
+        return self.facts.get(id(kernel)) or self._learn(kernel)
 
     def _learn(self, kernel: Any) -> KernelFacts:
         facts = KernelFacts(kernel, self._system, self._group.of(kernel), self._capability_limit)
-        self._facts.put(kernel, facts)
+        self.facts.put(kernel, facts)
         self.met += 1
         self._first_met(kernel)
         return facts
 
     def alive(self) -> list[Any]:
         """The kernels met that are still there."""
-        kernels = [reference() for reference in list(self._facts.owners.values())]
+        kernels = [reference() for reference in list(self.facts.owners.values())]
         return [kernel for kernel in kernels if kernel is not None]
 
     def session_of(self, kernel: Any) -> str | None:

@@ -32,8 +32,9 @@ class Measured:
         metrics: The instruments; ``None`` where there are none.
 
     Attributes:
-        invocation: Is given the capability's counts, the outcome, the milliseconds and the
-            exemplar's context.
+        invocation: Is given the milliseconds, the attributes and the exemplar's context.
+        tool: The same as the GenAI convention has it; is given the capability's counts, the
+            outcome, the milliseconds and the exemplar's context.
         first_chunk: Is given the attributes, the milliseconds and the exemplar's context.
         driver: Is given the driver's id, its status, nanoseconds and the exemplar's context.
         policy: Is given the engine's name, the phase, the outcome, nanoseconds and the exemplar's
@@ -41,7 +42,8 @@ class Measured:
         firewall: Is given the response mode, nanoseconds and the exemplar's context.
     """
 
-    invocation: Callable[[CapabilityCounts, Outcome, float, Context | None], None] | None = None
+    invocation: Callable[[float, Labels, Context | None], None] | None = None
+    tool: Callable[[CapabilityCounts, Outcome, float, Context | None], None] | None = None
     first_chunk: Callable[[Labels, float, Context | None], None] | None = None
     driver: Callable[[str, str, int, Context | None], None] | None = None
     policy: Callable[[str, str, str, int, Context | None], None] | None = None
@@ -51,23 +53,16 @@ class Measured:
         if metrics is None or metrics.invocation_duration is None:
             return
         self._metrics = metrics
-        self._record_invocation = metrics.invocation_duration.record
-        self.invocation = self._plain
+        self.invocation = metrics.invocation_duration.record
         self.first_chunk = self._first_chunk
         if metrics.execute_tool_duration is not None:
-            self.invocation = self._tool
+            self.tool = self._tool
         if metrics.driver_duration is not None:
             self.driver, self.policy, self.firewall = self._driver, self._policy, self._firewall
-
-    def _plain(
-        self, counts: CapabilityCounts, outcome: Outcome, elapsed: float, context: Context | None
-    ) -> None:
-        self._record_invocation(elapsed, counts.labels[outcome.status], context)
 
     def _tool(
         self, counts: CapabilityCounts, outcome: Outcome, elapsed: float, context: Context | None
     ) -> None:
-        self._plain(counts, outcome, elapsed, context)
         attributes: Labels = {
             semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL,
             semconv.GEN_AI_TOOL_NAME: counts.capability,

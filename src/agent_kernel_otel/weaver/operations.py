@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import get_current
 from agent_kernel_otel.telemetry import is_suppressed
-from agent_kernel_otel.weaver.activation import active
+from agent_kernel_otel.weaver.activation import activation, active
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.federation_calls import DiscoverCall, ImportCall
 from agent_kernel_otel.weaver.grant_calls import ExpandCall, GrantCall
@@ -35,6 +35,9 @@ class Shapes:
 
     Args:
         method: The original method, unbound.
+
+    Attributes:
+        accepted: Shapes that were accepted.
     """
 
     _REMEMBERED = 64
@@ -45,12 +48,12 @@ class Shapes:
             self._signature = inspect.signature(method)
         except (TypeError, ValueError):
             self._signature = None
-        self._accepted: set[tuple[Any, ...]] = set()
+        self.accepted: set[tuple[Any, ...]] = set()
 
     def accept(self, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the method takes these arguments."""
         shape = (len(args), *kwargs)
-        if shape in self._accepted:
+        if shape in self.accepted:
             return True
         if self._signature is None:
             return True
@@ -58,8 +61,8 @@ class Shapes:
             self._signature.bind(kernel, *args, **kwargs)
         except TypeError:
             return False
-        if len(self._accepted) < self._REMEMBERED:
-            self._accepted.add(shape)
+        if len(self.accepted) < self._REMEMBERED:
+            self.accepted.add(shape)
         return True
 
 
@@ -134,8 +137,11 @@ def _asynchronous(kind: type[KernelCall], shapes: Shapes) -> Wrapper:
     def wrapper(
         wrapped: Callable[..., Any], kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        instrumentation = active(kernel)
-        if instrumentation is None or not shapes.accept(kernel, args, kwargs):
+        # As active() and accept() do it for nearly all calls.
+        instrumentation = active(kernel) if activation.choices else activation.everywhere
+        if instrumentation is None or not (
+            (len(args), *kwargs) in shapes.accepted or shapes.accept(kernel, args, kwargs)
+        ):
             return wrapped(*args, **kwargs)
         return traced(instrumentation, wrapped, kernel, args, kwargs)
 

@@ -12,7 +12,6 @@ from typing import Any
 from agent_kernel_otel.current import come_back, set_current
 from agent_kernel_otel.weaver.driver_views import DriverView
 from agent_kernel_otel.weaver.invocation import InvokeCall
-from agent_kernel_otel.weaver.outcomes import is_foreign
 from agent_kernel_otel.weaver.store_views import HandleStoreView, TraceStoreView
 from agent_kernel_otel.weaver.views import DriversView
 
@@ -111,15 +110,3 @@ class QuietTraceStoreView(TraceStoreView):
         if evicted is not None and store.evicted_count:
             self.dropped(evicted)
         return result
-
-
-def handle_store_view(call: InvokeCall, store: Any) -> Any:
-    """The view of a handle store."""
-    kind = HandleStoreView if is_foreign(type(store)) else QuietHandleStoreView
-    return kind(call, store)
-
-
-def trace_store_view(call: InvokeCall, store: Any) -> Any:
-    """The view of a trace store."""
-    kind = TraceStoreView if is_foreign(type(store)) else QuietTraceStoreView
-    return kind(call, store)

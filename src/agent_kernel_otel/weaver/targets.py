@@ -140,8 +140,8 @@ VIEWS: Final[dict[str, dict[str, Callable[[Any, Any], Any]]]] = {
 
 QUIET_VIEWS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "_drivers": quiet_views.QuietDriversView,
-    "_handle_store": quiet_views.handle_store_view,
-    "_trace_store": quiet_views.trace_store_view,
+    "_handle_store": quiet_views.QuietHandleStoreView,
+    "_trace_store": quiet_views.QuietTraceStoreView,
     "_budget_manager": views.BudgetView,
 }
 """The views of an invocation that takes its usual course, and that nothing is told of."""
