@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spans and events of one test, kept in memory and checked against the registry of names."""
+"""Spans, events and metrics of one test, kept in memory and checked against the registry of names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.semconv import MetricDefinition
 
 _PYTHON_TYPES: dict[str, type] = {"string": str, "boolean": bool, "int": int, "double": float}
 
@@ -105,11 +108,17 @@ class Capture:
         self.log_exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.logger_provider = LoggerProvider(shutdown_on_exit=False)
         self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self.log_exporter))
+        self.metric_reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self.metric_reader], shutdown_on_exit=False)
 
     @property
     def providers(self) -> dict[str, Any]:
         """Keywords for ``instrument()``."""
-        return {"tracer_provider": self.tracer_provider, "logger_provider": self.logger_provider}
+        return {
+            "tracer_provider": self.tracer_provider,
+            "logger_provider": self.logger_provider,
+            "meter_provider": self.meter_provider,
+        }
 
     def clear(self) -> None:
         self.span_exporter.clear()
@@ -162,7 +171,16 @@ class Capture:
         """Every exported byte as text, for the search for what must not be there."""
         spans = [span.to_json() for span in self.span_exporter.get_finished_spans()]
         logs = [repr(log) + log.to_json() for log in self.log_exporter.get_finished_logs()]
-        return "\n".join(spans + logs)
+        data = self.metric_reader.get_metrics_data()
+        metrics = [] if data is None else [data.to_json(), repr(data)]
+        return "\n".join(spans + logs + metrics)
+
+    def metrics(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        data = self.metric_reader.get_metrics_data()
+        for resource in () if data is None else data.resource_metrics:
+            for scope in resource.scope_metrics:
+                yield from scope.metrics
 
     def check(self) -> None:
         """Fail on an open span, and on any name or type that the registry does not have."""
@@ -177,6 +195,22 @@ class Capture:
             if event.name.startswith("agent_kernel."):
                 assert event.name in semconv.EVENTS, f"event {event.name} is not in semconv"
                 _check_attributes(event.name, event.attributes)
+        for metric in self.metrics():
+            definition = semconv.METRICS[metric.name]
+            assert (metric.unit, metric.description) == (definition.unit, definition.description)
+            for point in metric.data.data_points:
+                _check_labels(definition, dict(point.attributes or {}))
+
+
+def _check_labels(definition: MetricDefinition, labels: dict[str, Any]) -> None:
+    """Fail on a label that the registry does not have, or that could be an id of its own."""
+    allowed = {*definition.attributes, semconv.SYSTEM}
+    assert labels.keys() <= allowed, f"{definition.name} has {labels.keys() - allowed}"
+    for key, value in labels.items():
+        attribute = semconv.ATTRIBUTES[key]
+        assert attribute.sensitivity == "none", f"{definition.name} has {key}"
+        known = {*attribute.values, semconv.OTHER}
+        assert not attribute.values or value in known, f"{definition.name} has {key}={value}"
 
 
 def _kind_of(span: ReadableSpan) -> str | None:
