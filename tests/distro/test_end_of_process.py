@@ -17,6 +17,7 @@ from tests.support.otlp_sink import OtlpSink
 START = """
 import logging, os, signal, sys, threading, time
 from opentelemetry import metrics, trace
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 tracer = trace.get_tracer("app")
 counter = metrics.get_meter("app").create_counter("app.calls")
 def work(times=1):
