@@ -2,6 +2,9 @@
 """What tracing a kernel costs: against nothing, against the same spans by hand, and against
 ``weaver_kernel.otel``.
 
+The thread that records the values of histograms in an app is kept from it here, because it would
+wake up in another variant's block; what it costs, ``benchmarks/histograms.py`` tells.
+
 Run it with ``make bench`` or ``python benchmarks/overhead.py [--rounds N]``. Microseconds are
 for orientation; the ratios are the result.
 """
@@ -19,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from rig import Bench, Providers, Result, Variant, load_library, measure, row
 
 from agent_kernel_otel import instrument_kernel
+from agent_kernel_otel.histograms import Buffer
 from agent_kernel_otel.weaver.activation import active
 
 
@@ -27,6 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--only", choices=sorted(TABLES), help="one table only")
     options = parser.parse_args()
+    Buffer._wake_thread = lambda _: None  # type: ignore[method-assign]
     print(
         f"Python {sys.version.split()[0]}, OpenTelemetry SDK "
         f"{opentelemetry.sdk.version.__version__}, wrapt {wrapt.__version__}"

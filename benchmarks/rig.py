@@ -5,8 +5,8 @@ Each round runs one block of every variant, in random order; what is reported is
 the rounds' ratios with their quartiles, never a ratio of two medians. Stores are new for each block, because a full handle store costs more than all
 instrumentation together.
 
-The clock is the process's CPU time, because a thread of ours records the values of histograms;
-those that still wait at the end of a block are recorded inside of it.
+The clock is the process's CPU time, and values of histograms that wait are recorded at the end of
+each block, inside of it.
 """
 
 from __future__ import annotations
