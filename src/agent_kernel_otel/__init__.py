@@ -98,8 +98,8 @@ def instrument_kernel(kernel: Any, **settings: Any) -> None:
         TypeError: It is no Weaver kernel.
         ConfigurationError: A setting is unknown or its value cannot be read.
     """
-    from agent_kernel_otel.opentelemetry_api import missing  # noqa: PLC0415
-    from agent_kernel_otel.weaver import switching  # noqa: PLC0415
+    from agent_kernel_otel.opentelemetry_api import missing  # noqa: PLC0415 - only when asked
+    from agent_kernel_otel.weaver import switching  # noqa: PLC0415 - only when asked
 
     switching.instrument_kernel(kernel, **settings)
     if missing is not None:
@@ -115,7 +115,7 @@ def uninstrument_kernel(kernel: Any) -> None:
     Raises:
         TypeError: It is no Weaver kernel.
     """
-    from agent_kernel_otel.weaver import switching  # noqa: PLC0415
+    from agent_kernel_otel.weaver import switching  # noqa: PLC0415 - only when asked
 
     switching.uninstrument_kernel(kernel)
 
@@ -129,7 +129,7 @@ def kernel_stats(kernel: Any) -> KernelStats:
     Raises:
         TypeError: It is no Weaver kernel.
     """
-    from agent_kernel_otel.weaver.reading import kernel_class_of  # noqa: PLC0415
+    from agent_kernel_otel.weaver.reading import kernel_class_of  # noqa: PLC0415 - only when asked
 
     kernel_class_of(kernel)
     return stats_of(kernel)
@@ -147,7 +147,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
-        from agent_kernel_otel.opentelemetry_api import is_missing  # noqa: PLC0415
+        from agent_kernel_otel.opentelemetry_api import is_missing  # noqa: PLC0415 - only when asked
 
         if not is_missing(error):
             raise

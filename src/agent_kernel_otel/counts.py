@@ -27,7 +27,7 @@ Numbers = dict[Series, int]
 
 
 class Cell:
-    """One number. To be changed by :class:`Counts` only."""
+    """One number. To be changed under the lock of :data:`process` only."""
 
     __slots__ = ("number",)
 

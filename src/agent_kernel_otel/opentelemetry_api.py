@@ -71,7 +71,7 @@ except ImportError as error:
 
     def is_instrumentation_enabled() -> bool:
         """Whether nobody asked instrumentations to be silent; as the missing function has it."""
-        from opentelemetry import context  # noqa: PLC0415
+        from opentelemetry import context  # noqa: PLC0415 - may be missing
 
         keys = context._SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"
         return not any(map(context.get_value, keys))
