@@ -8,7 +8,6 @@ to real exporters is in ``test_fault_matrix``.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from agent_kernel_otel.pipeline.delivery import Delivery
 from agent_kernel_otel.pipeline.ledger import Ledger, Totals
 from agent_kernel_otel.pipeline.notices import Notices
 from agent_kernel_otel.pipeline.settings import BATCH_SIZE, Batching
+from tests.support.interrupting import interrupted_by, needs_timers
 
 SOON = 10.0
 """Seconds within which what is awaited happens; only a failure takes as long."""
@@ -159,6 +159,17 @@ def test_a_flush_answers_true_once_all_has_arrived(
     assert totals(pipeline) == Totals(ended=25, sent=25)
 
 
+def test_a_flush_answers_false_for_what_came_after_the_end(
+    pipe: Callable[..., BatchPipeline[int]],
+) -> None:
+    pipeline = pipe()
+    pipeline.put(1)
+    pipeline.close(SOON)
+    assert pipeline.flush(SOON)
+    pipeline.put(2)
+    assert not pipeline.flush(SOON)
+
+
 @pytest.mark.parametrize("fault", [SpanExportResult.FAILURE, RuntimeError("no route")])
 def test_a_flush_answers_false_when_the_exporter_fails(
     pipe: Callable[..., BatchPipeline[int]], exporter: Exporter, fault: Any
@@ -286,18 +297,14 @@ def test_a_second_end_and_a_flush_after_it_do_nothing(
     assert exporter.batches == [[1]]
 
 
+@needs_timers
 def test_an_item_can_be_put_by_a_signal_handler_that_interrupts_a_put(
     pipe: Callable[..., BatchPipeline[int]], exporter: Exporter
 ) -> None:
     pipeline = pipe(queue=100_000, batch=1)
-    before = signal.signal(signal.SIGALRM, lambda *_: pipeline.put(-1))
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-    try:
+    with interrupted_by(lambda: pipeline.put(-1)):
         for item in range(20_000):
             pipeline.put(item)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     pipeline.close(SOON)
     assert -1 in exporter.items
     assert totals(pipeline).sent == totals(pipeline).ended > 20_000

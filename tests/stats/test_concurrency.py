@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from weaver_kernel.errors import DriverError
 from agent_kernel_otel import counts, instrument_kernel, kernel_stats, stats, uninstrument_kernel
 from tests.stats.world import patient
 from tests.support.instrumented import AsyncDriver, open_stream
+from tests.support.interrupting import interrupted_by, needs_timers
 from tests.support.kernels import (
     ALICE,
     WRITE,
@@ -153,30 +153,25 @@ def test_kernels_that_come_and_go_in_threads_leave_their_counts_and_nothing_else
     assert sum(len(group._finishing) for group in counts.groups()) == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@needs_timers
 def test_a_signal_handler_may_count_read_and_reset_in_the_midst_of_counting() -> None:
     kernel, other = make_kernel(policy=patient()), make_kernel(policy=patient())
     for one in (kernel, other):
         instrument_kernel(one)
     handled = 0
 
-    def handle(*_: Any) -> None:
+    def handle() -> None:
         nonlocal handled
         handled += 1
         grant(other)  # the kernel's own locks do not let it be called from a handler
         kernel_stats(kernel).snapshot()
         kernel_stats(kernel).reset()
 
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     calls = 0
-    try:
+    with interrupted_by(handle):
         while handled < 200:
             grant(kernel)
             calls += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert stats.snapshot().grants == calls + handled
     assert kernel_stats(other).snapshot().grants == handled
     for one in (kernel, other):

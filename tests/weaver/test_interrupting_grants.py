@@ -3,28 +3,27 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
 from typing import Any
 
-import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from weaver_kernel import PolicyDecision
 
 from agent_kernel_otel.weaver.activation import active
 from tests.support.instrumented import instrumented
+from tests.support.interrupting import interrupted_by, needs_timers
 from tests.support.kernels import grant, make_kernel
 
 INTERRUPTIONS = 200
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
+@needs_timers
 def test_a_signal_handler_may_grant_on_another_kernel() -> None:
     interruptions = 0
 
-    def handle(*_: Any) -> None:
+    def handle() -> None:
         nonlocal interruptions
         interruptions += 1
         grant(other)
@@ -32,18 +31,9 @@ def test_a_signal_handler_may_grant_on_another_kernel() -> None:
     # Without spans, because the SDK's own locks are not made for this.
     with instrumented(ALWAYS_OFF):
         one, other = make_kernel(policy=_Lenient()), make_kernel(policy=_Lenient())
-        # A callback of the garbage collector (Hypothesis has one) lets signals be handled in the
-        # midst of ContextVar.set(), which CPython 3.11 does not survive.
-        gc.disable()
-        previous = signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        try:
+        with interrupted_by(handle):
             while interruptions < INTERRUPTIONS:
                 grant(one)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
-            gc.enable()
 
 
 def test_a_child_forked_while_a_thread_remembers_a_grant_can_grant() -> None:

@@ -58,6 +58,7 @@ class BatchPipeline(Pipeline, Generic[T]):
         account.end_one()
         if self.closed:
             account.settle(**{EXIT: 1})
+            self.refused = True
             return
         waiting = self._queue
         if len(waiting) >= self._queue_size:

@@ -69,7 +69,10 @@ class Pipeline(ABC):
     Attributes:
         delivery: The way out.
         closed: Whether it takes nothing any more.
+        refused: Whether something came all the same since.
     """
+
+    refused = False
 
     def __init__(self, name: str, delivery: Delivery, interval: float) -> None:
         self.delivery = delivery
@@ -112,7 +115,7 @@ class Pipeline(ABC):
         """
         lost = self.delivery.account.totals().lost
         done = self.begin_flush().wait(time.monotonic() + timeout)
-        return done and self.delivery.account.totals().lost == lost
+        return done and not self.refused and self.delivery.account.totals().lost == lost
 
     def begin_flush(self) -> Request:
         """Ask for a flush without waiting for it."""
