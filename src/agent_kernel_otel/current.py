@@ -18,6 +18,10 @@ set_current = _current.set
 """Makes an operation, or none, current; :func:`come_back` is to be given what it returns."""
 
 
+recorded_live: ContextVar[str | None] = ContextVar("agent_kernel_otel.recorded", default=None)
+"""The action whose audit record is being written, by foreign code inside of its operation."""
+
+
 def come_back(marker: Token[Operation | None]) -> bool:
     """Undo :data:`set_current`.
 

@@ -128,6 +128,13 @@ ACTION_ID: Final = _attribute(
     _OPERATIONS,
     sensitivity="id",
 )
+REPLAYED: Final = _attribute(
+    "agent_kernel.replayed",
+    "Set to true on a span that was made of an audit record; live spans do not have it.",
+    _OPERATIONS,
+    type="boolean",
+    at_start=True,
+)
 TOKEN_ID: Final = _attribute(
     "agent_kernel.token_id",
     "The capability token; the same on a grant and on the invocations that use it.",
@@ -240,6 +247,13 @@ REDACTIONS: Final = _attribute(
     "The firewall's warnings about redacted, omitted or elided data; over a stream their sum. "
     "Notices about raw mode do not count.",
     (INVOKE, FIREWALL),
+    type="int",
+)
+RESULT_WARNINGS: Final = _attribute(
+    "agent_kernel.result.warnings",
+    "Warnings in the frame, as an audit record counts them: those of `agent_kernel.redactions` and "
+    "the notices about raw mode, which a record does not tell apart. On replayed spans only.",
+    (INVOKE, EXPAND),
     type="int",
 )
 POLICY_ENGINE: Final = _attribute(

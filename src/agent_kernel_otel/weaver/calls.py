@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.correlation import correlations
 from agent_kernel_otel.counts import Cell, count, process
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.opentelemetry_api import INVALID_SPAN
@@ -136,8 +137,13 @@ class KernelCall(Operation):
 
     def acts_as(self, action_id: object) -> None:
         """Take note of the kernel's audit id of this call; the first one counts."""
-        if self.action_id is None and action_id:
-            self.action_id = identifier(action_id)
+        if self.action_id is not None or not isinstance(action_id, str):
+            return
+        self.action_id = known = identifier(action_id) or None
+        if known is None:
+            return
+        if self.span.get_span_context().trace_flags.sampled:
+            correlations.remember(known, self.span.get_span_context())
 
     def before_audit(self, error: BaseException | None) -> BaseException | None:
         """What went wrong first, where the record of that could not be written either."""

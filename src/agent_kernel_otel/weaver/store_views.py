@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent_kernel_otel import semconv
-from agent_kernel_otel.current import Aside
+from agent_kernel_otel.current import Aside, recorded_live
 from agent_kernel_otel.faults import faults
 from agent_kernel_otel.scrub import identifier
 from agent_kernel_otel.weaver.calls import KernelCall
 from agent_kernel_otel.weaver.evictions import Held, evicted_from, held_by
 from agent_kernel_otel.weaver.grant_calls import ExpandCall
 from agent_kernel_otel.weaver.outcomes import is_foreign
-from agent_kernel_otel.weaver.reading import read
+from agent_kernel_otel.weaver.reading import read, read_id
 from agent_kernel_otel.weaver.view import View, inner_step
 
 _EVENT_TYPES: Final = {semconv.GRANT: "deny", semconv.INVOKE: "invoke", semconv.EXPAND: "expand"}
@@ -69,8 +69,7 @@ class TraceStoreView(View):
         evicted = read(store, "evicted_count")
         try:
             if call.debug or is_foreign(type(store)):
-                said = {semconv.EVENT_TYPE: identifier(event_type) or ""}
-                result = inner_step(call, semconv.AUDIT, store.record, args, kwargs, lambda _: said)
+                result = self._record_aside(args, kwargs, record, event_type)
             else:
                 result = store.record(*args, **kwargs)
         except BaseException as error:
@@ -80,6 +79,16 @@ class TraceStoreView(View):
         if evicted is not None and read(store, "evicted_count") != evicted:
             self.dropped(evicted)
         return result
+
+    def _record_aside(self, args: Any, kwargs: Any, record: Any, event_type: object) -> Any:
+        said = {semconv.EVENT_TYPE: identifier(event_type) or ""}
+        marker = recorded_live.set(read_id(record, "action_id"))
+        try:
+            return inner_step(
+                self._call, semconv.AUDIT, self._real.record, args, kwargs, lambda _: said
+            )
+        finally:
+            recorded_live.reset(marker)
 
     def failed(self, event_type: object, error: BaseException) -> None:
         """Count a record that could not be written.

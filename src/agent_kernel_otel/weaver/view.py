@@ -33,9 +33,23 @@ class View:
 
 
 def inner_step(
-    call: KernelCall, name: str, method: Any, args: Any, kwargs: Any, said: Any = None
+    call: KernelCall,
+    name: str,
+    method: Any,
+    args: Any,
+    kwargs: Any,
+    said: Any = None,
 ) -> Any:
-    """Call a collaborator, as a span of its own at level ``debug``."""
+    """Call a collaborator, as a span of its own at level ``debug``.
+
+    Args:
+        call: The call that is running.
+        name: The span's name.
+        method: What to call, with ``args`` and ``kwargs``.
+        args: Its positional arguments.
+        kwargs: Its arguments by keyword.
+        said: Makes the span's attributes of its result.
+    """
     span = call.open_child(name, {}) if call.debug else None
     try:
         with Aside(context_of(span)):
