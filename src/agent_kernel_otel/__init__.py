@@ -31,6 +31,20 @@ What was counted, with and without OpenTelemetry::
     stats.snapshot().denials_by_reason  # of the process
     kernel_stats(kernel).snapshot().invocations  # of one kernel
 
+From an audit record to its trace, and back::
+
+    from agent_kernel_otel import action_id, trace_context
+
+    trace_context(frame.action_id)  # the live span of an action
+    action_id(span_context)  # the action that a span is
+
+Audit records as spans, now or months later::
+
+    from agent_kernel_otel import OTelTraceExporter, OTelTraceStore
+
+    OTelTraceExporter().export(kernel.list_traces())  # records in hand
+    Kernel(..., trace_store=OTelTraceStore(inner))  # each as it is written, with no patching
+
 Not covered, on purpose: a ``Kernel`` subclass that overrides an operation without calling
 ``super()``, and drivers, policy engines, firewalls and token providers used outside a kernel.
 Only calls of a kernel are traced, and its collaborators as the kernel calls them.
@@ -45,38 +59,52 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kernel_otel._version import __version__
 from agent_kernel_otel.config import ConfigurationError, InstrumentationConfig
+from agent_kernel_otel.correlation import action_id, trace_context
 from agent_kernel_otel.flushing import flush
 from agent_kernel_otel.kernelstats import KernelStats, StatsSnapshot, stats, stats_of
 from agent_kernel_otel.span_level import set_span_level
 
 if TYPE_CHECKING:
+    from agent_kernel_otel.audit.exporter import ExportResult, OTelTraceExporter
+    from agent_kernel_otel.audit.replay import replayed_context
+    from agent_kernel_otel.audit.store import OTelTraceStore
     from agent_kernel_otel.events import SpanEventProcessor
     from agent_kernel_otel.weaver.instrumentor import KernelInstrumentor
     from agent_kernel_otel.weaver.logs import KernelLogFilter
 
 __all__ = [
     "ConfigurationError",
+    "ExportResult",
     "InstrumentationConfig",
     "KernelInstrumentor",
     "KernelLogFilter",
     "KernelStats",
+    "OTelTraceExporter",
+    "OTelTraceStore",
     "SpanEventProcessor",
     "StatsSnapshot",
     "__version__",
+    "action_id",
     "flush",
     "instrument_kernel",
     "kernel_stats",
+    "replayed_context",
     "set_span_level",
     "stats",
+    "trace_context",
     "uninstrument_kernel",
 ]
 
 _logger = logging.getLogger(__name__)
 
 _LAZY = {
+    "ExportResult": "agent_kernel_otel.audit.exporter",
     "KernelInstrumentor": "agent_kernel_otel.weaver.instrumentor",
     "KernelLogFilter": "agent_kernel_otel.weaver.logs",
+    "OTelTraceExporter": "agent_kernel_otel.audit.exporter",
+    "OTelTraceStore": "agent_kernel_otel.audit.store",
     "SpanEventProcessor": "agent_kernel_otel.events",
+    "replayed_context": "agent_kernel_otel.audit.replay",
 }
 """Public names that need OpenTelemetry, which an app may run without."""
 
