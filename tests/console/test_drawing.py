@@ -148,6 +148,20 @@ def test_a_denial_is_told_with_its_reason_and_rule(drawing: Drawing) -> None:
     ]
 
 
+def test_a_replayed_audit_record_is_told_apart_and_leads_to_the_live_trace(
+    drawing: Drawing,
+) -> None:
+    drawing.send(
+        kernel_span(
+            semconv.INVOKE, 1, CAPABILITY_ID="x", STATUS="success", REPLAYED=True,
+            links=(("ab" * 16, "cd" * 8),),
+        )
+    )  # fmt: skip
+    assert (
+        "✓ agent_kernel.invoke  x  replayed  success  live in trace abababab\n" in drawing.drawn()
+    )
+
+
 def test_an_unenforced_refusal_says_so(drawing: Drawing) -> None:
     drawing.send(
         kernel_span(

@@ -54,7 +54,9 @@ def describe_span(span: SpanView, glyphs: Glyphs, *, note: str = "", service: st
     ]
     if subject and subject not in phrases[0][0].split():
         phrases.append((subject, "bold"))
-    phrases.append((_duration(span, glyphs), "cyan"))
+    # A record tells when it was written, and not how long its action took.
+    replayed = bool(span.attributes.get(semconv.REPLAYED))
+    phrases.append(("replayed", "magenta") if replayed else (_duration(span, glyphs), "cyan"))
     if span.outcome:
         phrases.append((_outcome_words(span, glyphs), style))
     phrases += details
@@ -233,6 +235,8 @@ def _response_mode(attributes: dict[str, AttributeValue], glyphs: Glyphs) -> lis
 
 def _links(span: SpanView, kind: str) -> list[str]:
     what = "granted" if kind == semconv.INVOKE else "linked to"
+    if span.attributes.get(semconv.REPLAYED):
+        what = "live"
     return [f"{what} in trace {trace_id[:_ID_LENGTH]}" for trace_id, _ in span.links[:3]]
 
 
