@@ -182,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers["Content-Encoding"] == "gzip":
             raw = gzip.decompress(raw)
         signal = self.path.rpartition("/")[2]
-        headers = [(name.lower(), value) for name, value in self.headers.items()]
+        # As HTTP/2 names it, over which gRPC comes.
+        headers = [(":path", self.path)]
+        headers += [(name.lower(), value) for name, value in self.headers.items()]
         error, response = self.server.requests.handle(signal, raw, headers, self._waits)
         self.send_response(_ERRORS[error] if error else HTTPStatus.OK)
         self.send_header("Content-Type", "application/x-protobuf")

@@ -111,7 +111,7 @@ def _ask(destination: Destination, environ: Mapping[str, str], *, ours: bool) ->
     if outcome is Outcome.BAD_ADDRESS:
         said = ""  # it repeats the address
     if outcome is Outcome.FAILED:
-        outcome = _cause(destination, environ, status)
+        outcome = cause_of(destination, environ, status)
         if outcome is not Outcome.SERVER_ERROR:
             said = ""  # the library's guess, where more is known
     if outcome in {Outcome.UNAUTHENTICATED, Outcome.FORBIDDEN}:
@@ -182,7 +182,14 @@ def _over_http(exporter: Any) -> tuple[Outcome, str, str]:
     return (Outcome.NOT_OTLP if "html" in media_type else Outcome.OK), status, ""
 
 
-def _cause(destination: Destination, environ: Mapping[str, str], status: str) -> Outcome:
+def cause_of(destination: Destination, environ: Mapping[str, str], status: str) -> Outcome:
+    """Find out why a request got no answer from its receiver.
+
+    Args:
+        destination: Where it was sent.
+        environ: The environment, which can say that a proxy is in between.
+        status: Its gRPC or HTTP status; empty where it had none.
+    """
     if destination.proxy is not None:
         # What the proxy does with it cannot be told from here; whether it is there can.
         host, port = peer_of(environ[destination.proxy], 80)

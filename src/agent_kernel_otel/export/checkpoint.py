@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far an export has come, kept in a file, so that the next one goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from agent_kernel_otel.audit.files.entries import Position
+from agent_kernel_otel.export.claim import Claim
+from agent_kernel_otel.export.summary import Counts
+
+_KIND: Final = "agent-kernel-otel export checkpoint"
+_VERSION: Final = 1
+_OWN_DIRECTORY: Final = "agent-kernel-otel/export"
+_REMEDY: Final = "begin anew with --restart, or give another --checkpoint FILE"
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why, and what to do about it."""
+
+
+@dataclass
+class Checkpoint:
+    """How far an export has come.
+
+    Attributes:
+        path: Where it is kept; ``None`` for nowhere.
+        is_kept: Whether it stays when the export is finished, so that the next one exports what
+            is new since.
+        is_written: Whether this run may write it.
+        destination: Where the export goes.
+        filters: What it leaves out.
+        now: What ages in the filters are counted from, in nanoseconds since the epoch.
+        positions: By the absolute path of each file, up to where all is confirmed.
+        counts: What became of the records of this export so far, in earlier runs too.
+        is_resumed: Whether an earlier run has left it.
+        is_finished: Whether that run came to its end.
+    """
+
+    path: Path | None
+    is_kept: bool
+    is_written: bool
+    destination: str
+    filters: Mapping[str, Any]
+    now: int
+    positions: dict[str, Position] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    is_resumed: bool = False
+    is_finished: bool = False
+    _claim: Claim | None = field(default=None, repr=False)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an earlier run was interrupted, and this one does the rest."""
+        return self.is_resumed and not self.is_finished
+
+    def load(self, *, restart: bool) -> None:
+        """Take over what an earlier run has left, if one has, and keep others from using it.
+
+        Args:
+            restart: Not to, but to see to it that no other file is overwritten.
+
+        Raises:
+            CheckpointError: It cannot be read or written, is none, is one of another export, or
+                another process uses it.
+        """
+        if self.path is None:
+            return
+        _read(self.path)  # a file that is no checkpoint gets no lock beside it
+        self._take(self.path)
+        stored = _read(self.path)
+        if stored is None or restart:
+            return
+        try:
+            destination, filters = str(stored["destination"]), dict(stored["filters"])
+            positions, counts = dict(stored["positions"]), Counts(**stored["counts"])
+            now, is_finished = int(stored["now"]), bool(stored["is_finished"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: is damaged; {_REMEDY}") from error
+        if destination != self.destination:
+            raise CheckpointError(
+                f"{self.path}: is of an export to {destination}, and this one goes to "
+                f"{self.destination}; {_REMEDY}"
+            )
+        if filters != self.filters:
+            raise CheckpointError(
+                f"{self.path}: is of an export with {_options(filters)}, and this one has "
+                f"{_options(self.filters)}; {_REMEDY}"
+            )
+        self.positions, self.is_resumed, self.is_finished = positions, True, is_finished
+        if not is_finished:
+            self.counts, self.now = counts, now
+
+    def _take(self, path: Path) -> None:
+        if not self.is_written:
+            return
+        if not self.is_kept:
+            with suppress(OSError):  # what is wrong shows in the next step
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._claim = Claim(path)
+        try:
+            if self._claim.take():
+                return
+        except OSError as error:
+            raise self._unwritable(error) from error
+        raise CheckpointError(
+            f"{path}: another export uses it at this moment; wait until that has ended"
+        )
+
+    def release(self) -> None:
+        """Let others use it."""
+        if self._claim is not None:
+            self._claim.release()
+
+    def prepare(self) -> None:
+        """See to it that it can be written, before that matters.
+
+        Raises:
+            CheckpointError: It cannot.
+        """
+        if self.path is None or not self.is_written:
+            return
+        try:
+            self._write_beside(self.path).unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def save(self) -> None:
+        """Write it, all or nothing.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        if self.path is None or not self.is_written:
+            return
+        try:
+            self._write_beside(self.path).replace(self.path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def finish(self) -> None:
+        """The export has come to its end: keep the checkpoint for the next one, or remove it.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        self.is_finished = True
+        if self.is_kept:
+            self.save()
+        elif self.path is not None and self.is_written:
+            with suppress(OSError):  # all that it could do is to have nothing sent again
+                self.path.unlink()
+
+    def _write_beside(self, path: Path) -> Path:
+        """Write it into a file of another name, from where it can be moved in one step."""
+        content = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "destination": self.destination,
+            "filters": self.filters,
+            "now": self.now,
+            "is_finished": self.is_finished,
+            "counts": asdict(self.counts),
+            "positions": {name: dict(position) for name, position in self.positions.items()},
+        }
+        beside = path.with_name(f"{path.name}.tmp")
+        try:
+            # It holds ids that somebody filtered by: nobody else is to read it.
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(content, indent=1).encode())
+        except OSError:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+        return beside
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        remedy = "name another file" if self.is_kept else "set XDG_STATE_HOME, or --checkpoint FILE"
+        return CheckpointError(
+            f"{self.path}: the checkpoint cannot be written: {error.strerror}; {remedy}"
+        )
+
+
+def automatic_path(
+    paths: Sequence[str],
+    destination: str,
+    filters: Mapping[str, Any],
+    environ: Mapping[str, str],
+) -> Path:
+    """Where the checkpoint of an export is that nobody named one for.
+
+    Args:
+        paths: The absolute paths of its files.
+        destination: Where it goes.
+        filters: What it leaves out.
+        environ: Where to look up ``XDG_STATE_HOME``.
+    """
+    same = json.dumps([list(paths), destination, dict(filters)]).encode()
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # as its specification has it
+        state = Path("~/.local/state").expanduser()
+    return state / _OWN_DIRECTORY / f"{sha256(same).hexdigest()[:24]}.json"
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        # A device or a directory must never be replaced by a checkpoint.
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is no file that a checkpoint can be kept in")
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):  # the latter shows when it is written
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise CheckpointError(
+            f"{path}: is no checkpoint of this command, and is left as it is; remove it, or give "
+            "another --checkpoint FILE"
+        )
+    if content.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path}: was written by another version of agent-kernel-otel; remove it to begin anew"
+        )
+    return content
+
+
+def _options(filters: Mapping[str, Any]) -> str:
+    """Filters as they were typed."""
+    words = []
+    for option, value in filters.items():
+        values = value if isinstance(value, list) else [value]
+        words += [option if each is True else f"{option} {each}" for each in values]
+    return " ".join(words) or "no filters"
