@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks span trees, counts and requests on every supported release of weaver-kernel."""
+"""Checks span trees, counts, requests and audit records on every release of weaver-kernel."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ def check(release: str, python: Path, wheel: Path, package: Path) -> list[str]:
     done = play(own, "scenario", package)
     if done.returncode:
         return [f"the scenario failed\n{done.stdout}{done.stderr}"]
-    requests = play(own, "propagation", package)
-    if requests.returncode:
-        return [f"the requests failed\n{requests.stdout}{requests.stderr}"]
     report = json.loads(done.stdout.splitlines()[-1])
-    problems = [*dict.fromkeys(report["faults"]), *json.loads(requests.stdout.splitlines()[-1])]
+    problems = [*dict.fromkeys(report["faults"])]
+    for script in ("propagation", "replay"):
+        done = play(own, script, package)
+        if done.returncode:
+            return [f"{script} failed\n{done.stdout}{done.stderr}"]
+        problems += json.loads(done.stdout.splitlines()[-1])
     if report["release"] != release:
         problems.append(f"the environment has release {report['release']}")
     for when, names in report["not restored"].items():

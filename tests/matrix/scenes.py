@@ -63,12 +63,14 @@ def framed(frame: Any, token: Any) -> Seen:
 
 # The scenes -----------------------------------------------------------------------------------
 
-SCENES: dict[str, tuple[str | None, Any]] = {}
+Scenes = dict[str, tuple[str | None, Any]]
+
+SCENES: Scenes = {}
 
 
-def scene(needs: str | None = None) -> Callable[[Any], Any]:
+def scene(needs: str | None = None, *, among: Scenes = SCENES) -> Callable[[Any], Any]:
     def register(function: Any) -> Any:
-        SCENES[function.__name__] = (needs, function)
+        among[function.__name__] = (needs, function)
         return function
 
     return register
@@ -320,7 +322,7 @@ async def stream_failed() -> Seen:
     token = granted(kernel, "stream.fail")
     stream = kernel.invoke_stream(token, principal=AGENT, args={})
     frame = await anext(stream)
-    return {"action": frame.action_id, "raised": await raised(_exhaust(stream))}
+    return {"action": frame.action_id, "raised": await raised(exhaust(stream))}
 
 
 @scene("streams")
@@ -328,18 +330,18 @@ async def stream_refused() -> Seen:
     kernel = make_kernel()
     token = granted(kernel, "stream.run")
     kernel._token_provider.revoke(token.token_id)
-    return {"raised": await raised(_exhaust(kernel.invoke_stream(token, principal=AGENT, args={})))}
+    return {"raised": await raised(exhaust(kernel.invoke_stream(token, principal=AGENT, args={})))}
 
 
 @scene("streams")
 async def stream_of_plain_driver() -> Seen:
     kernel = make_kernel()
     token = granted(kernel, "items.list")
-    frames = await _exhaust(kernel.invoke_stream(token, principal=AGENT, args={}))
+    frames = await exhaust(kernel.invoke_stream(token, principal=AGENT, args={}))
     return {**framed(frames[0], token), "frames": len(frames)}
 
 
-async def _exhaust(stream: AsyncIterator[Any]) -> list[Any]:
+async def exhaust(stream: AsyncIterator[Any]) -> list[Any]:
     return [frame async for frame in stream]
 
 

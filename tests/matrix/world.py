@@ -44,8 +44,12 @@ ROUTES = {
     "doomed.run": ["broken", "broken-too"],
     "slotted.run": ["slotted"],
     "slow.run": ["slow"],
+    "crash.run": ["crashing"],
     "stream.run": ["streamer"],
     "stream.fail": ["streamer"],
+    "stream.fail-at-once": ["streamer"],
+    "stream.stall": ["streamer"],
+    "stream.stall-at-once": ["streamer"],
 }
 
 
@@ -73,19 +77,38 @@ class Slow:
         await asyncio.sleep(60)
 
 
+class Crashing:
+    driver_id = "crashing"
+
+    async def execute(self, ctx: Any) -> Any:
+        raise OSError("the disk is full")
+
+
 class Streamer:
     def __init__(self) -> None:
         self.driver_id = "streamer"
+        self.stalled = asyncio.Event()
 
     async def execute(self, ctx: Any) -> Any:
         raise lib.DriverError("a streaming driver must be streamed")
 
     async def execute_stream(self, ctx: Any) -> AsyncIterator[dict[str, Any]]:
+        fate = ctx.capability_id.removeprefix("stream.")
+        if fate == "stall-at-once":
+            await self._stall()
+        if fate == "fail-at-once":
+            raise lib.DriverError("nobody is there")
         yield {"part": 1}
-        if ctx.capability_id == "stream.fail":
+        if fate == "stall":
+            await self._stall()
+        if fate == "fail":
             raise lib.DriverError("the line went dead")
         yield {"part": 2}
         yield {"part": 3, "__is_final__": True}
+
+    async def _stall(self) -> None:
+        self.stalled.set()
+        await asyncio.sleep(60)
 
 
 class SlottedPolicy:
@@ -99,6 +122,10 @@ class SlottedPolicy:
 
 kernels: list[Any] = []
 """All that were made."""
+
+
+options_of_all: dict[str, Any] = {}
+"""What every kernel is made with, unless it is made with something else."""
 
 
 def audited() -> int:
@@ -132,11 +159,11 @@ def make_kernel(**options: Any) -> Any:
         registry,
         token_provider=lib.HMACTokenProvider(secret="matrix"),
         router=lib.StaticRouter(routes=dict(ROUTES)),
-        **options,
+        **{**options_of_all, **options},
     )
     # The broken ones have no handler, and say so with a DriverError.
     broken = [lib.InMemoryDriver("broken"), lib.InMemoryDriver("broken-too")]
-    for driver in (memory, *broken, Slotted(), Slow(), Streamer()):
+    for driver in (memory, *broken, Crashing(), Slotted(), Slow(), Streamer()):
         kernel.register_driver(driver)
     kernels.append(kernel)
     return kernel
