@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the reference pages from the code; ``--check`` only tells whether they are up to date.
 
-Run it with ``make docs`` after a change to ``semconv`` or to the table of patch targets.
+Run it with ``make docs`` after a change to ``semconv``, to the table of patch targets, or to that of
+what audit records do not hold.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from audit_records_page import audit_records
 from metrics_page import metrics
 from tables import table
 
@@ -270,7 +272,12 @@ def _short(name: str) -> str:
     return f"`{name.removeprefix('agent_kernel.')}`"
 
 
-PAGES = {"tracing.md": tracing, "metrics.md": metrics, "configuration.md": configuration}
+PAGES = {
+    "tracing.md": tracing,
+    "metrics.md": metrics,
+    "configuration.md": configuration,
+    "audit-records.md": audit_records,
+}
 
 
 def main() -> int:

@@ -182,3 +182,29 @@ def test_one_kernel_example_traces_that_kernel_only(sink: OtlpSink) -> None:
         s.FIREWALL: 1,
     }
     only(named(spans, s.INVOKE), KERNEL_ID="traced")
+
+
+def test_audit_trail_finds_the_trace_of_each_record(sink: OtlpSink, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    done = run(
+        INSTRUMENT,
+        sys.executable,
+        example("audit_trail.py"),
+        str(audit),
+        OTEL_EXPORTER_OTLP_ENDPOINT=sink.endpoint,
+    )
+    told = re.findall(
+        r"action (\S+)\n +live +\S+/trace/(\w+)\n +replayed +\S+/trace/(\w+)", done.stdout
+    )
+    assert len(told) == 3
+
+    live = {span.attributes.get(s.ACTION_ID): span.trace_id for span in sink.spans()}
+    assert {action: trace for action, trace, _ in told}.items() <= live.items()
+
+    run(str(SCRIPTS / "agent-kernel-otel"), "export", str(audit), "--endpoint", sink.endpoint)
+    replayed = {
+        span.attributes[s.ACTION_ID]: span.trace_id
+        for span in sink.spans()
+        if span.attributes.get(s.REPLAYED)
+    }
+    assert replayed == {action: trace for action, _, trace in told}
