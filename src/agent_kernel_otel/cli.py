@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 COMMANDS: Final[dict[str, str]] = {
     "console": "agent_kernel_otel.console.command",
+    "dashboards": "agent_kernel_otel.dashboards.command",
     "doctor": "agent_kernel_otel.doctor.command",
+    "export": "agent_kernel_otel.export.command",
 }
 """Module of each command."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running Prometheus, Debian's own, that scrapes one page."""
+"""A running Prometheus, Debian's own, that scrapes pages and evaluates rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -23,15 +23,15 @@ INTERVAL: Final = 0.25
 """Seconds between two scrapes."""
 
 
-def program(name: str) -> str:
-    """Where a program of Prometheus is.
+def program(name: str, package: str = "prometheus") -> str:
+    """Where a program of Prometheus is, by its name in Debian.
 
     Raises:
         RuntimeError: It is not installed.
     """
     found = shutil.which(name)
     if found is None:
-        raise RuntimeError(f"{name} is not installed: apt-get install prometheus")
+        raise RuntimeError(f"{name} is not installed: apt-get install {package}")
     return found
 
 
@@ -40,21 +40,27 @@ class Prometheus:
 
     Args:
         folder: An empty directory for its files.
-        target: The port of what it scrapes, on the loopback interface.
+        targets: The ports of what it scrapes, on the loopback interface.
+        rules: Files of rules, which it evaluates every second.
     """
 
-    def __init__(self, folder: Path, target: int) -> None:
+    def __init__(self, folder: Path, *targets: int, rules: Sequence[Path] = ()) -> None:
+        self._targets = len(targets)
         self._port = free_port()
         config = folder / "prometheus.json"  # which is YAML, too
         config.write_text(
             json.dumps(
                 {
-                    "global": {"scrape_interval": f"{INTERVAL * 1000:.0f}ms"},
+                    "global": {
+                        "scrape_interval": f"{INTERVAL * 1000:.0f}ms",
+                        "evaluation_interval": "1s",
+                    },
+                    "rule_files": [str(file) for file in rules],
                     "scrape_configs": [
                         {
                             "job_name": "agent",
                             "scrape_timeout": f"{INTERVAL * 1000:.0f}ms",
-                            "static_configs": [{"targets": [f"{HOST}:{target}"]}],
+                            "static_configs": [{"targets": [f"{HOST}:{port}" for port in targets]}],
                         }
                     ],
                 }
@@ -73,7 +79,7 @@ class Prometheus:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stderr=log)
-        self.wait_for(lambda: self.value("up") == 1)
+        self.wait_for(lambda: self.value("sum(up)") == self._targets)
         return self
 
     def __exit__(
@@ -120,7 +126,7 @@ class Prometheus:
         self.wait_for(lambda: self._scrapes() >= begun + number)
 
     def _scrapes(self) -> float:
-        return self.value("count_over_time(up[1h])") or 0.0
+        return self.value("min(count_over_time(up[1h]))") or 0.0
 
     @staticmethod
     def _holds(condition: Callable[[], object]) -> bool:
