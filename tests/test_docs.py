@@ -16,7 +16,7 @@ from agent_kernel_otel import InstrumentationConfig, cli, semconv
 from agent_kernel_otel.weaver.targets import OPERATIONS, SEAMS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def test_the_reference_has_every_metric_with_its_name_in_prometheus() -> None:
             assert f"| `{key}` | {semconv.ATTRIBUTES[key].bound} |" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:
