@@ -6,10 +6,13 @@ VENV ?= .venv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := $(abspath $(VENV))/bin
+# Most tests wait for processes of theirs. A file's tests share what they wait for, and stay together.
+# One that ends its process is tried once more, and not, as is the default, sixteen times.
+SIDE_BY_SIDE := -n 4 --dist loadfile --max-worker-restart 1
 # Named after the interpreter, so that another PYTHON is noticed.
 STAMP := $(VENV)/.installed-$(notdir $(PYTHON))
 
-.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test prometheus-test simulation soak bench bench-latency docs wheel smoke clean
+.PHONY: help setup demo test lint types matrix vendors upstream collector collector-test gateway-test backends-test jaeger jaeger-test prometheus-test alerts-test stack test-stack simulation soak bench bench-latency dashboards docs wheel smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +24,7 @@ demo: $(STAMP) ## run the example agent and draw what it did
 		opentelemetry-instrument python examples/tour.py
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(STAMP) ## check style
 	$(BIN)/ruff check .
@@ -39,14 +42,36 @@ vendors: $(STAMP) ## run an app beside other vendors' distros
 upstream: $(STAMP) ## run the kernel's own tests without and with the instrumentation
 	$(BIN)/python -m tests.upstream.run $(ARGS)
 
-collector: $(STAMP) ## build the OpenTelemetry Collector, which needs Go
+collector: $(STAMP) ## build the OpenTelemetry Collectors, which needs Go
 	$(BIN)/python -m tests.collector.build
 
 collector-test: collector ## test TLS and credentials against the OpenTelemetry Collector
 	$(BIN)/python -m pytest tests/collector $(ARGS)
 
+gateway-test: collector ## test agent, gateway and load balancer of collector-config with real agents
+	$(BIN)/python -m pytest tests/gateway $(ARGS)
+
+backends-test: collector jaeger ## test the gateway with Jaeger, Datadog, Grafana and Kelpie
+	$(BIN)/python -m pytest tests/backends $(ARGS)
+
+jaeger: $(STAMP) ## build Jaeger, which needs Go
+	$(BIN)/python -m tests.jaeger.build
+
+jaeger-test: jaeger ## test that records are found in Jaeger
+	$(BIN)/python -m pytest tests/jaeger $(ARGS)
+
 prometheus-test: $(STAMP) ## test what Prometheus scrapes, which needs Debian's package prometheus
-	$(BIN)/python -m pytest tests/prometheus $(ARGS)
+	$(BIN)/python -m pytest tests/prometheus tests/dashboards/prometheus $(ARGS)
+
+alerts-test: collector ## test the alert rules, which needs Debian's prometheus and prometheus-alertmanager
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/alerts/prometheus $(ARGS)
+
+stack: $(STAMP) ## run Collector, Jaeger, Prometheus, Alertmanager and a demo until Ctrl-C; needs what alerts-test does
+	$(BIN)/python -m tests.stack
+
+test-stack: collector jaeger ## test that stack, the Compose file and what is for Kubernetes
+	$(BIN)/python -m pip install --quiet --requirement tests/stack/requirements.txt
+	$(BIN)/python -m pytest tests/stack $(ARGS)
 
 simulation: $(STAMP) ## play four seeds of the simulation; ARGS='--seed 7' plays others
 	$(BIN)/python -m tests.simulation --seeds 4 --same $(ARGS)
@@ -59,6 +84,9 @@ bench: $(STAMP) ## measure the overhead
 
 bench-latency: $(STAMP) ## measure the tail of an app's latency while spans are exported
 	$(BIN)/python benchmarks/latency.py $(ARGS)
+
+dashboards: $(STAMP) ## build the Grafana dashboards, which needs Python 3.11
+	$(BIN)/python -m agent_kernel_otel.dashboards.build
 
 docs: $(STAMP) ## generate the reference pages
 	$(BIN)/python docs/generate.py
