@@ -3,6 +3,7 @@
 
     python benchmarks/audit_export.py                  # 200,000 records, JSONL and SQLite
     python benchmarks/audit_export.py --records 1000000
+    python benchmarks/audit_export.py --links          # and which live span each action had
 
 The command runs as a user types it, in a process of its own, and sends by gRPC to a receiver in
 another one that only counts. The same records go, in the same run, through ``OTelTraceExporter``
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +46,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--format", choices=("jsonl", "sqlite"), action="append")
+    parser.add_argument("--links", action="store_true", help="link each to a live span")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, _receiver() as receiver:
         folder = Path(name)
         for format_ in arguments.format or ("jsonl", "sqlite"):
             path = _WRITERS[format_](folder / f"audit.{format_}", arguments.records)
             command = [sys.executable, "-m", "agent_kernel_otel.cli", "export", str(path)]
+            if arguments.links:
+                links = _write_links(folder / "links.jsonl", arguments.records)
+                command += ["--links", str(links)]
             _report(
                 format_, arguments.records, receiver.measure(command, folder, arguments.records)
             )
@@ -185,6 +191,16 @@ def _write_sqlite(path: Path, number: int) -> Path:
                 for n, t in _records(number)
             ),
         )
+    return path
+
+
+def _write_links(path: Path, number: int) -> Path:
+    with path.open("w") as file:
+        for _, trace in _records(number):
+            ids = sha256(trace["action_id"].encode()).hexdigest()
+            traceparent = f"00-{ids[:32]}-{ids[32:48]}-01"
+            line = {"action_id": trace["action_id"], "traceparent": traceparent}
+            file.write(json.dumps(line) + "\n")
     return path
 
 

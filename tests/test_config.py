@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "gen_ai_metrics": False,
     "propagate_context": frozenset(),
     "exit_timeout": 1.2,
+    "links_file": "agent-kernel-links.jsonl",
     "session": None,
 }
 
@@ -64,6 +65,7 @@ BY_KEYWORD: list[tuple[str, Any, Any]] = [
     ("propagate_context", "http, MCP, federation", frozenset({"http", "mcp", "federation"})),
     ("exit_timeout", 0, 0.0),
     ("exit_timeout", 2.5, 2.5),
+    ("links_file", "links of today.jsonl", "links of today.jsonl"),
     ("session", "nightly", "nightly"),
     ("session", named, named),
 ]
@@ -78,6 +80,7 @@ BY_ENVIRONMENT: list[tuple[str, str, Any]] = [
     ("capture_content", "arguments,results", frozenset({"arguments", "results"})),
     ("capture_content", "none", frozenset()),
     ("capability_id_limit", "7", 7),
+    ("links_file", "/var/log/links.jsonl", "/var/log/links.jsonl"),
     ("propagate_context", "mcp", frozenset({"mcp"})),
     ("propagate_context", "none", frozenset()),
     ("exit_timeout", "5", 5.0),
@@ -105,6 +108,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("exit_timeout", "soon", "expected seconds, from 0 to 60"),
     ("exit_timeout", "nan", "expected seconds, from 0 to 60"),
     ("exit_timeout", True, "expected seconds, from 0 to 60"),
+    ("links_file", 5, "expected the path of a file"),
+    ("links_file", " ", "expected the path of a file"),
     ("principal_hash_key", 5, "expected a text that is not empty"),
     ("principal_hash_key", " ", "expected a text that is not empty"),
     ("session", 5, "expected a text that is not empty"),

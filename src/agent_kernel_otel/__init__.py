@@ -66,6 +66,7 @@ from agent_kernel_otel.span_level import set_span_level
 
 if TYPE_CHECKING:
     from agent_kernel_otel.audit.exporter import ExportResult, OTelTraceExporter
+    from agent_kernel_otel.audit.links import LinksFileExporter
     from agent_kernel_otel.audit.replay import replayed_context
     from agent_kernel_otel.audit.store import OTelTraceStore
     from agent_kernel_otel.events import SpanEventProcessor
@@ -79,6 +80,7 @@ __all__ = [
     "KernelInstrumentor",
     "KernelLogFilter",
     "KernelStats",
+    "LinksFileExporter",
     "OTelTraceExporter",
     "OTelTraceStore",
     "SpanEventProcessor",
@@ -101,6 +103,7 @@ _LAZY = {
     "ExportResult": "agent_kernel_otel.audit.exporter",
     "KernelInstrumentor": "agent_kernel_otel.weaver.instrumentor",
     "KernelLogFilter": "agent_kernel_otel.weaver.logs",
+    "LinksFileExporter": "agent_kernel_otel.audit.links",
     "OTelTraceExporter": "agent_kernel_otel.audit.exporter",
     "OTelTraceStore": "agent_kernel_otel.audit.store",
     "SpanEventProcessor": "agent_kernel_otel.events",

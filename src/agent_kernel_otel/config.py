@@ -92,6 +92,12 @@ def _text(value: Any) -> str | None:
     raise ValueError("expected a text that is not empty")
 
 
+def _file(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("expected the path of a file")
+
+
 def _session(value: Any) -> str | SessionNamer | None:
     return value if callable(value) else _text(value)
 
@@ -132,6 +138,8 @@ class InstrumentationConfig:
             written: any of ``http`` (headers), ``mcp`` (``_meta``), ``federation`` (headers).
         exit_timeout: Seconds that the end of the process, or SIGTERM, may be held up to send what
             is left; from 0 to 60. Read by the distro, from the environment or the file.
+        links_file: Where the exporter ``agent_kernel_links`` writes which span each action had.
+            Read by that exporter, from the environment or the file.
         session: Name of the budget session, or a callable that is given the kernel and returns
             it (by keyword only). Called once per kernel that has a budget.
 
@@ -150,6 +158,7 @@ class InstrumentationConfig:
     gen_ai_metrics: bool = _setting(_boolean, default=False)
     propagate_context: frozenset[str] = _setting(_any_of(PROPAGATION_PATHS), _NONE)
     exit_timeout: float = _setting(_seconds, 1.2)
+    links_file: str = _setting(_file, "agent-kernel-links.jsonl")
     session: str | SessionNamer | None = _setting(_session, None)  # noqa: RUF009 - a field, not a shared value
 
     def __post_init__(self) -> None:

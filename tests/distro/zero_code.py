@@ -25,13 +25,18 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(
-    *command: str, env: Mapping[str, str], instrumented: bool = True, fails: bool = False
+    *command: str,
+    env: Mapping[str, str],
+    instrumented: bool = True,
+    fails: bool = False,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with a command line, under ``opentelemetry-instrument`` unless told otherwise."""
     launcher = [LAUNCHER] if instrumented else []
     done = subprocess.run(
         [*launcher, sys.executable, *command],
         env=dict(env),
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=90,

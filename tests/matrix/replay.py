@@ -16,8 +16,9 @@ from pathlib import Path
 from time import time_ns
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from agent_kernel_otel import KernelInstrumentor, semconv
+from agent_kernel_otel import KernelInstrumentor, LinksFileExporter, semconv
 from agent_kernel_otel.faults import faults
 from tests.matrix.audit_trails import Trail, trails
 from tests.matrix.recording import PROVIDERS, recorder, tracer_provider
@@ -61,8 +62,14 @@ def play(kept: Kept) -> list[Call]:
     return calls
 
 
-def round_trip(trail: Trail, kept: Kept) -> list[str]:
-    """What is wrong with the replay of all scenes' records from one kind of trail."""
+def round_trip(trail: Trail, kept: Kept, links: Path) -> list[str]:
+    """What is wrong with the replay of all scenes' records from one kind of trail.
+
+    Args:
+        trail: Where the kernel keeps them.
+        kept: What keeps the live spans.
+        links: Where it is written down which live span each action had.
+    """
     calls = play(kept)
     records = trail.records()
     spans = by_exporter(records)
@@ -77,14 +84,12 @@ def round_trip(trail: Trail, kept: Kept) -> list[str]:
     before = {path: path.read_bytes() for path in directory.iterdir()}
     for path in files:
         ways[f"reading {path.name}"] = by_file(path)
-        ways[f"the command on {path.name}"] = by_command(path, chained=trail.is_chained)
+        ways[f"the command on {path.name}"] = by_command(path, links, chained=trail.is_chained)
     if {path: path.read_bytes() for path in directory.iterdir()} != before:
         problems.append("the audit files, or those beside them, have changed")
     for way, others in ways.items():
-        unlinked = way.startswith("the command")  # which another process runs
-        expected = [span.without_links() for span in spans] if unlinked else spans
-        if others != expected:
-            problems.append(f"{way} gives other spans: {_first_difference(expected, others)}")
+        if others != spans:
+            problems.append(f"{way} gives other spans: {_first_difference(spans, others)}")
     return [f"{trail.name}: {problem}" for problem in [*problems, *trail.verify()]]
 
 
@@ -102,9 +107,11 @@ def main() -> None:
     tracer_provider.add_span_processor(kept)
     KernelInstrumentor().instrument(**PROVIDERS)
     problems = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as beside:
+        links = Path(beside) / "links.jsonl"
+        tracer_provider.add_span_processor(SimpleSpanProcessor(LinksFileExporter(links)))
         for begin in trails(Path(scratch)):
-            problems += round_trip(begin(), kept)
+            problems += round_trip(begin(), kept, links)
     KernelInstrumentor().uninstrument()
     print(json.dumps([*problems, *dict.fromkeys(recorder.faults)]))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -48,10 +47,6 @@ class Replayed:
     status: str
     attributes: dict[str, Any]
     links: tuple[tuple[int, int], ...] = ()
-
-    def without_links(self) -> Replayed:
-        """The same span, made where nobody knows the live one."""
-        return dataclasses.replace(self, links=())
 
 
 def by_exporter(records: list[Any]) -> list[Replayed]:
@@ -105,11 +100,12 @@ def by_file(path: Path) -> list[Replayed]:
     return found
 
 
-def by_command(path: Path, *, chained: bool) -> list[Replayed]:
+def by_command(path: Path, links: Path, *, chained: bool) -> list[Replayed]:
     """The spans that the command makes of an audit file.
 
     Args:
         path: The file.
+        links: Where it is written down which live span each action had.
         chained: Whether it has a hash chain, which is to be verified first.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,7 +113,7 @@ def by_command(path: Path, *, chained: bool) -> list[Replayed]:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "agent_kernel_otel.cli", "export", str(path)),
-                *("--output", str(output)),
+                *("--links", str(links), "--output", str(output)),
                 *(["--verify-chain"] if chained else []),
             ],
             env={**os.environ, "WEAVER_KERNEL_SECRET": SECRET, "XDG_STATE_HOME": scratch},

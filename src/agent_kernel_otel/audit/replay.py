@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -27,7 +28,7 @@ class ReplayedSpan:
         time: When it began, in nanoseconds since the epoch.
         attributes: What the record tells, under the names that the live span has.
         failed: Whether its status is an error.
-        live: The live span of the same action, where this process knows it.
+        live: The live span of the same action, where it is known.
     """
 
     name: str
@@ -73,10 +74,16 @@ class Replay:
     Args:
         config: Names the spans and says in which form principals may leave; of the environment
             and the configuration file by default.
+        find_live: What knows the live span of an action id; this process by default.
     """
 
-    def __init__(self, config: InstrumentationConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: InstrumentationConfig | None = None,
+        find_live: Callable[[str], SpanContext | None] = trace_context,
+    ) -> None:
         config = config or InstrumentationConfig.resolve()
+        self._find_live = find_live
         self._principal = PrincipalRedactor(config.principal_id, config.principal_hash_key)
         self._is_named_gen_ai = config.span_naming == "gen_ai"
 
@@ -114,7 +121,7 @@ class Replay:
                 name = f"{semconv.EXECUTE_TOOL} {record.capability_id}"
         trace_id, span_id = _ids(record.action_id)
         failed = record.status in {"error", "denied"}
-        live = trace_context(record.action_id)
+        live = self._find_live(record.action_id)
         return ReplayedSpan(name, trace_id, span_id, record.time, attributes, failed, live)
 
     def _add_tool_call(self, record: AuditRecord, attributes: Attributes) -> None:

@@ -26,6 +26,7 @@ export envelope, or one bare record a line; - is standard input. It is never cha
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 agent-kernel-otel export audit.jsonl
   agent-kernel-otel export audit.db --failed --since 7d --dry-run
   agent-kernel-otel export audit.jsonl --checkpoint audit.checkpoint    (each night what is new)
+  agent-kernel-otel export audit.jsonl --links agent-kernel-links.jsonl
   zcat audit.jsonl.gz | agent-kernel-otel export -
 """
 
@@ -120,6 +121,14 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--chain-key-file", metavar="FILE", help="the chain's key, in place of the variable"
     )
+    group.add_argument(
+        "--links",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="link to the live spans that the app's exporter agent_kernel_links has written down "
+        "(repeatable)",
+    )
     group.add_argument("--dry-run", action="store_true", help="count, and send nothing")
     group.add_argument(
         "--checkpoint",
@@ -190,6 +199,7 @@ def _options(files: tuple[str, ...], arguments: argparse.Namespace) -> ExportOpt
         endpoint=arguments.endpoint,
         output=arguments.output,
         service_name=arguments.service_name,
+        links=tuple(arguments.links),
         verify_chain=arguments.verify_chain,
         chain_key_file=arguments.chain_key_file,
         dry_run=arguments.dry_run,
@@ -207,7 +217,7 @@ def _problem(files: tuple[str, ...], arguments: argparse.Namespace) -> str | Non
         return "export needs a FILE: agent-kernel-otel export audit.jsonl"
     written = [path for path in (arguments.output, arguments.checkpoint) if path is not None]
     for number, path in enumerate(written):
-        if any(_is_same(path, other) for other in (*files, *written[:number])):
+        if any(_is_same(path, other) for other in (*files, *arguments.links, *written[:number])):
             return f"{path}: is to be written, and is named as another file too"
     return None
 

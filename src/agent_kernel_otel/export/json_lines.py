@@ -11,16 +11,18 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import SpanContext
 
 from agent_kernel_otel.audit.replay import ReplayedSpan
 from agent_kernel_otel.console import otlp_json
 from agent_kernel_otel.export.otlp import (
+    LinkKind,
     keep,
-    links_of,
+    link_kind,
     pair,
     request_without_spans,
+    what_links_share,
     what_spans_share,
 )
 from agent_kernel_otel.telemetry import Value
@@ -44,6 +46,7 @@ class JsonEncoder:
         self._before, _, self._after = text.partition(_NO_SPANS)
         self._common: dict[tuple[str, bool], str] = {}
         self._attributes: dict[tuple[str, type, Value], str] = {}
+        self._link_kinds: dict[LinkKind, str] = {}
 
     def line(self, spans: Iterable[ReplayedSpan]) -> str:
         """One ``ExportTraceServiceRequest``, in ASCII, with the end of its line."""
@@ -59,7 +62,7 @@ class JsonEncoder:
                 for key, value in span.attributes.items()
             ]
         )
-        links = "" if span.live is None else self._links(span)
+        links = "" if span.live is None else f',"links":[{self._link(span.live)}]'
         return (
             f'{{"traceId":"{span.trace_id.hex()}","spanId":"{span.span_id.hex()}",'
             f'"startTimeUnixNano":"{span.time}","endTimeUnixNano":"{span.end_time}",'
@@ -80,9 +83,14 @@ class JsonEncoder:
             keep(self._attributes, (key, type(value), value), encoded)
         return encoded
 
-    def _links(self, span: ReplayedSpan) -> str:
-        links = otlp_json.encode(Span(links=links_of(span, self._resource)))
-        return f",{links[1:-1]}"
+    def _link(self, live: SpanContext) -> str:
+        kind = link_kind(live)
+        shared = self._link_kinds.get(kind)
+        if shared is None:
+            shared = otlp_json.encode(what_links_share(live, self._resource))[1:-1]
+            keep(self._link_kinds, kind, shared)
+        ids = f'"traceId":"{live.trace_id:032x}","spanId":"{live.span_id:016x}"'
+        return f"{{{ids},{shared}}}" if shared else f"{{{ids}}}"
 
 
 def _text(text: str) -> str:

@@ -56,11 +56,13 @@ class Loop:
         sink: Where the spans go; ``None`` to count them only.
         checkpoint: Where what is confirmed is added up and kept.
         matches: Whether a record is to be exported; ``None`` if all are.
+        replay: What makes the spans of records.
         stopping: Whether to stop.
         progress: What is shown of it.
 
     Attributes:
         cut_off: How many last lines were cut off, and are not left for another run.
+        linked: How many spans have a link to their live span.
         rejection: What the receiver said of what it rejected last.
         broken_off: What went wrong with each file that could not be read to its end.
     """
@@ -72,6 +74,7 @@ class Loop:
         sink: Sink | None,
         checkpoint: Checkpoint,
         matches: Callable[[AuditRecord], bool] | None,
+        replay: Replay,
         stopping: Stopping,
         progress: Progress,
     ) -> None:
@@ -82,10 +85,10 @@ class Loop:
         self._stopping = stopping
         self._progress = progress
         self._problems = Problems(progress.notice)
-        self._span_of = Replay().span_of
+        self._span_of = replay.span_of
         self._pending: deque[_Batch] = deque()
         self._read = checkpoint.counts.read
-        self.cut_off = 0
+        self.cut_off = self.linked = 0
         self.rejection: str | None = None
         self.broken_off: list[str] = []
 
@@ -154,7 +157,9 @@ class Loop:
                 self._problems.tell(batch.source.name, entry.place, str(error))
                 continue
             if matches is None or matches(record):
-                add(span_of(record))
+                span = span_of(record)
+                self.linked += span.live is not None
+                add(span)
             else:
                 batch.counts.skipped += 1
 

@@ -21,6 +21,7 @@ class ExportOptions:
         service_name: Name of the service whose spans these are; ``None`` for what the environment
             says.
         verify_chain: Whether nothing is to be exported unless the hash chain holds.
+        links: Files that say which live spans to link to.
         chain_key_file: Where the key of the chain is; ``None`` for the environment.
         dry_run: Whether to count only.
         checkpoint: Where to keep for good what has been exported; ``None`` to keep it only until
@@ -37,6 +38,7 @@ class ExportOptions:
     endpoint: str | None
     output: str | None
     service_name: str | None
+    links: tuple[str, ...]
     verify_chain: bool
     chain_key_file: str | None
     dry_run: bool

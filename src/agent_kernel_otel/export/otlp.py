@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -33,11 +34,12 @@ _REQUEST_RESOURCE_SPANS: Final = b"\x0a"
 _RESOURCE_SCOPE_SPANS: Final = b"\x12"
 _SCOPE_SPANS: Final = b"\x12"
 _SPAN_ATTRIBUTES: Final = b"\x4a"
+_SPAN_LINKS: Final = b"\x6a"
 _PAIR_KEY: Final = b"\x0a"
 _PAIR_VALUE: Final = b"\x12"
 _VALUE_TEXT: Final = b"\x0a"
 _IDS_AND_TIMES: Final = struct.Struct("<2s16s2s8scQcQ")
-_TRACE_ID: Final = b"\x0a\x10"  # 16 bytes
+_TRACE_ID: Final = b"\x0a\x10"  # 16 bytes; in a link, too
 _SPAN_ID: Final = b"\x12\x08"  # 8 bytes
 _START: Final = b"\x39"
 _END: Final = b"\x41"
@@ -50,6 +52,7 @@ _OWN_FIELDS: Final = (
     "links",
 )
 
+LinkKind = tuple[bool, str]
 Encoded = TypeVar("Encoded", bytes, str)
 
 
@@ -68,6 +71,7 @@ class Encoder:
         self._head: bytes = request.resource_spans[0].SerializeToString()
         self._common: dict[tuple[str, bool], bytes] = {}
         self._attributes: dict[tuple[str, type, Value], bytes] = {}
+        self._links: dict[LinkKind, bytes] = {}
 
     def spans(self, spans: Iterable[ReplayedSpan]) -> list[bytes]:
         """Encode spans one by one, so that any part of them can make a request."""
@@ -101,7 +105,7 @@ class Encoder:
             # The type, too: 1 and True are equal as keys.
             parts.append(known((key, type(value), value)) or self._add_attribute(key, value))
         if span.live is not None:
-            parts.append(self._link(span))
+            parts.append(self._link(span.live))
         return b"".join(parts)
 
     def _add_common(self, span: ReplayedSpan) -> bytes:
@@ -121,9 +125,14 @@ class Encoder:
             keep(self._attributes, (key, type(value), value), encoded)
         return encoded
 
-    def _link(self, span: ReplayedSpan) -> bytes:
-        links: bytes = Span(links=links_of(span, self._resource)).SerializeToString()
-        return links
+    def _link(self, live: SpanContext) -> bytes:
+        kind = link_kind(live)
+        shared = self._links.get(kind)
+        if shared is None:
+            shared = what_links_share(live, self._resource).SerializeToString()
+            keep(self._links, kind, shared)
+        trace_id, span_id = live.trace_id.to_bytes(16, "big"), live.span_id.to_bytes(8, "big")
+        return _field(_SPAN_LINKS, _TRACE_ID + trace_id + _SPAN_ID + span_id + shared)
 
 
 def sdk_span(span: ReplayedSpan, resource: Resource) -> ReadableSpan:
@@ -164,9 +173,17 @@ def what_spans_share(span: ReplayedSpan, resource: Resource) -> Any:
     return message
 
 
-def links_of(span: ReplayedSpan, resource: Resource) -> Any:
-    """The messages of a span's links."""
-    return _message(span, resource).links
+def link_kind(live: SpanContext) -> LinkKind:
+    """What tells the links to live spans apart, besides their ids."""
+    return live.is_remote, live.trace_state.to_header()
+
+
+def what_links_share(live: SpanContext, resource: Resource) -> Any:
+    """The message of a link with what it has in common with all of its kind."""
+    (link,) = _message(replace(_ANY, live=live), resource).links
+    link.ClearField("trace_id")
+    link.ClearField("span_id")
+    return link
 
 
 def pair(key: str, value: bool | float) -> Any:

@@ -17,9 +17,11 @@ from agent_kernel_otel.audit.files.entries import (
     ChangedFileError,
     Entry,
 )
+from agent_kernel_otel.audit.replay import Replay
 from agent_kernel_otel.cli import fail
 from agent_kernel_otel.export import summary as ends
 from agent_kernel_otel.export.checkpoint import Checkpoint, CheckpointError, automatic_path
+from agent_kernel_otel.export.links import Links, LinksError
 from agent_kernel_otel.export.logs import logs_as_notices
 from agent_kernel_otel.export.loop import Loop
 from agent_kernel_otel.export.options import ExportOptions
@@ -37,7 +39,7 @@ _BEGIN_ANEW = (
     "run it again from the beginning: spans have the same ids each time, so that backends know "
     "which ones they have"
 )
-_UNUSABLE = (AuditFileError, ChainKeyError, CheckpointError, UnusableDestinationError)
+_UNUSABLE = (AuditFileError, ChainKeyError, CheckpointError, LinksError, UnusableDestinationError)
 
 
 def run_export(options: ExportOptions, stopping: Stopping) -> int:
@@ -91,6 +93,7 @@ class _Run:
         key = chain_key(options.chain_key_file, os.environ) if options.verify_chain else None
         tell_of_hashes(self._progress.notice)
         with ExitStack() as opened:
+            self._replay = self._open_replay(opened)
             receiver = self._open_receiver()
             if receiver is not None:
                 opened.callback(receiver.close)
@@ -114,6 +117,14 @@ class _Run:
                     raise AuditFileError(
                         f"{option} does not go with a stream, which can be read only once"
                     )
+
+    def _open_replay(self, opened: ExitStack) -> Replay:
+        if not self._options.links:
+            return Replay()
+        with self._stopping.at_once():
+            links = Links(self._options.links, self._progress.notice)
+        opened.callback(links.close)
+        return Replay(find_live=links.find)
 
     def _output(self) -> str:
         return str(Path(self._options.output or "").absolute())
@@ -177,6 +188,7 @@ class _Run:
                 sink=sink,
                 checkpoint=checkpoint,
                 matches=self._options.selection.matcher(checkpoint.now),
+                replay=self._replay,
                 stopping=self._stopping,
                 progress=self._progress,
             )
@@ -202,6 +214,8 @@ class _Run:
             summary.problems.append(str(error))
         summary.cut_off, summary.rejection = loop.cut_off, loop.rejection
         summary.problems += loop.broken_off
+        if self._options.links:
+            summary.linked = loop.linked
         if summary.exit_code == ends.COMPLETE and (summary.failed or loop.broken_off):
             summary.exit_code = ends.SOME_FAILED
             summary.advice = f"when all of it can be read, {again}" if loop.broken_off else None

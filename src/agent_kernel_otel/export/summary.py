@@ -76,6 +76,7 @@ class Summary:
         advice: What to do now.
         checkpoint: Where how far it has come is kept, if it is.
         verified: How many records the chain was verified of; ``None`` where nobody asked for it.
+        linked: How many spans of this run have a link to their live span; ``None`` likewise.
     """
 
     is_dry_run: bool
@@ -90,6 +91,7 @@ class Summary:
     advice: str | None = None
     checkpoint: str | None = None
     verified: int | None = None
+    linked: int | None = None
 
     @property
     def failed(self) -> int:
@@ -138,6 +140,8 @@ class Summary:
         ]
         if self.verified is not None:
             rows.insert(0, ("verified", self.verified, "the hash chain holds"))
+        if self.linked is not None:
+            rows.append(("linked", self.linked, "to the live spans of their actions"))
         width = max(len(f"{number:,}") for _, number, _ in rows)
         return [f"  {name:<9} {number:>{width},}  {note}".rstrip() for name, number, note in rows]
 
@@ -161,6 +165,7 @@ class Summary:
             "destination": self.destination,
             "checkpoint": self.checkpoint,
             "verified": self.verified,
+            "linked": self.linked,
             "problems": self.problems,
             "advice": self.advice,
         }
