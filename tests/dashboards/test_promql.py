@@ -42,6 +42,13 @@ def test_a_value_that_is_never_there_is_refused() -> None:
         rate(semconv.INVOCATIONS, where={semconv.STATUS: "failed"})
 
 
+def test_one_of_several_values_that_is_never_there_is_refused() -> None:
+    asked = rate(semconv.INVOCATIONS, where={semconv.STATUS: "success|error"}).text
+    assert 'agent_kernel_status=~"success|error"' in asked
+    with pytest.raises(ValueError, match="is never failed"):
+        rate(semconv.INVOCATIONS, where={semconv.STATUS: "success|failed"})
+
+
 def test_a_bucket_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="no bucket that ends at 999"):
         share_above(999, semconv.INVOCATION_DURATION)

@@ -85,7 +85,7 @@ def search_for(expression: Expression, values: Mapping[str, str]) -> Search | No
         key: value
         for key, value in expression.where.items()
         # On spans a capability is what was asked for.
-        if not value.startswith("!") and value != semconv.OTHER
+        if not value.startswith("!") and "|" not in value and value != semconv.OTHER
     }
     told_apart = {
         key: values[key]

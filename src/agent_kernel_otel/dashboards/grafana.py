@@ -146,6 +146,8 @@ def _panel(panel: Panel) -> Any:
             ]
         )
     )
+    if panel.kind == "stat" and panel.expressions[0].whole:
+        built.decimals(0)
     if panel.interval:
         built.interval(panel.interval)
     if panel.empty:
@@ -216,8 +218,10 @@ def _table(built: Any, panel: Panel) -> Any:
         )
     )
     for expression in panel.expressions:
-        unit = models.DynamicConfigValue("unit", expression.unit)
-        built.override_by_name(expression.legend, [unit])
+        shown = [models.DynamicConfigValue("unit", expression.unit)]
+        if expression.whole:
+            shown.append(models.DynamicConfigValue("decimals", 0))
+        built.override_by_name(expression.legend, shown)
     first = common.TableSortByFieldState().display_name(panel.expressions[0].legend).desc(True)
     return built.sort_by([first])
 
@@ -244,7 +248,8 @@ def _query(panel: Panel, letter: str, expression: Expression) -> prometheus.Data
 def _trace_links(panel: Panel) -> Iterator[builders.DashboardLink]:
     expression = panel.expressions[0]
     if panel.kind == "table":
-        values = {key: f'${{__data.fields["{title_of(key)}"]}}' for key in expression.by}
+        # By the name that a column has before it gets a heading: quotes would not outlive the address.
+        values = {key: f"${{__data.fields.{label(key)}}}" for key in expression.by}
     else:
         values = {key: f"${{__field.labels.{label(key)}}}" for key in expression.by}
     search = explore.search_for(expression, values)

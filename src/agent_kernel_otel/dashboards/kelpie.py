@@ -16,12 +16,14 @@ from agent_kernel_otel.dashboards.promql import (
     JOB,
     STEP,
     current,
+    highest,
     increase,
     mean,
     rate,
     resets,
     share,
     share_above,
+    unanswered,
     variable_query,
 )
 from agent_kernel_otel.semconv import MetricDefinition
@@ -63,6 +65,9 @@ METRICS: Final = (
 """What Kelpie exports, the names of counters repaired."""
 
 _BY: Final = (OPERATION,)
+_BY_SERVER: Final = (JOB, INSTANCE)
+_NONE_OR_FEW: Final = "none, or too few to tell"
+"""Of a share whose part is absent until the first."""
 _ERROR: Final = {STATUS: "error"}
 _FORWARD_ERROR: Final = {STATUS: "forward_error"}
 _MESSAGE: Final = {OPERATION: "handle_message_full"}
@@ -73,11 +78,13 @@ _NOW: Final = Row(
     "At a glance",
     (
         number(
-            "Answers",
-            current(UP, how="min"),
-            shows="1 if all servers that are shown answered the last scrape.",
-            advice="At 0 Kelpie is down or does not answer on its API port, whose `/metrics` is scraped. "
+            "Not answering",
+            unanswered(UP, UPTIME),
+            shows="Servers that did not answer the last scrape, of those that have, while this is shown.",
+            advice="Kelpie is down or does not answer on its API port, whose `/metrics` is scraped. "
             "One malformed line on it makes a Collector lose the whole page without a word.",
+            steps=red_above(1),
+            empty="none known",
         ),
         number(
             "Up for",
@@ -103,10 +110,11 @@ _NOW: Final = Row(
         ),
         number(
             "Loop in use",
-            rate(INVOCATION_DURATION, part="sum").in_unit("percentunit"),
-            shows="Share of time in which the one loop that runs all operations of all agents is busy.",
+            highest(rate(INVOCATION_DURATION, _BY_SERVER, part="sum")).in_unit("percentunit"),
+            shows="Share of time in which the one loop that runs all operations of a server's agents is "
+            "busy, on the busiest server.",
             advice="operations wait, and no metric says how long: the clients' spans do. Spread "
-            "the agents over more servers.",
+            "the agents over more servers: *Loop in use, by server* says from which.",
             steps=above(0.7, 0.9),
             empty="none yet",
         ),
@@ -144,6 +152,7 @@ _WORK: Final = Row(
             "than ten.",
             advice="Kelpie's log has the reason; of messages it is often the model's provider.",
             steps=above(0.01, 0.05),
+            empty=_NONE_OR_FEW,
         ),
         lines(
             "Failed to forward",
@@ -152,8 +161,9 @@ _WORK: Final = Row(
                 increase(INVOCATIONS, over=STEP),
             ),
             shows="Share of all operations that were to go to another node, and did not get there.",
-            advice="the other node is down or not reached: look at *Answers*.",
+            advice="the other node is down or not reached: look at *Not answering*.",
             steps=above(0.01, 0.05),
+            empty=_NONE_OR_FEW,
         ),
         lines(
             "Rounds of tools in a message",
@@ -164,6 +174,7 @@ _WORK: Final = Row(
             shows="How often, on average, a message calls tools. Kelpie ends it after ten.",
             advice="the agents go round in circles: read their messages.",
             steps=above(5, 9),
+            empty=_NONE_OR_FEW,
         ),
         lines(
             "Mean duration",
@@ -184,7 +195,7 @@ _WORK: Final = Row(
         ),
         lines(
             "Loop in use, by server",
-            rate(INVOCATION_DURATION, (JOB, INSTANCE), part="sum").in_unit("percentunit"),
+            rate(INVOCATION_DURATION, _BY_SERVER, part="sum").in_unit("percentunit"),
             shows="Share of time in which each server's one loop is busy; 100 % is all that it can do.",
             advice="spread the agents over more servers.",
             steps=above(0.7, 0.9),
@@ -205,13 +216,13 @@ _AGENTS: Final = Row(
         ),
         lines(
             "Agents stored",
-            current(AGENTS_STORED, (JOB, INSTANCE), "max"),
+            current(AGENTS_STORED, _BY_SERVER, "max"),
             shows="Agents in storage, as each server sees it.",
             advice="A sudden 0 is storage that failed.",
         ),
         lines(
             "Up for, by server",
-            current(UPTIME, (JOB, INSTANCE), "max"),
+            current(UPTIME, _BY_SERVER, "max"),
             shows="Time since each server started.",
             advice="A saw is a server that keeps restarting.",
         ),

@@ -15,9 +15,8 @@ SHARE_INTERVAL: Final = "5m"
 TOO_FEW: Final = "too few to tell"
 NONE_YET: Final = "none"
 DEBUG: Final = "Needs `metrics_level=debug`."
-FIRST_UNSEEN: Final = (
-    "A series begins with the first event of its kind, which no rate can see; "
-    "so this adds up what the processes have counted since they started."
+FIRST_COUNTS: Final = (
+    "A series begins with the first event of its kind, which no rate can see; here it counts, too."
 )
 
 
@@ -38,6 +37,7 @@ def lines(
     advice: str,
     steps: tuple[tuple[float, Colour], ...] = (),
     width: int = 12,
+    empty: str | None = None,
 ) -> Panel:
     """Values over time."""
     first = expressions[0]
@@ -51,7 +51,7 @@ def lines(
         first.unit,
         width,
         interval=SHARE_INTERVAL if first.guarded else None,
-        empty=TOO_FEW if first.guarded else None,
+        empty=empty or (TOO_FEW if first.guarded else None),
     )
 
 

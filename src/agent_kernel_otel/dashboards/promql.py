@@ -53,6 +53,7 @@ class Expression:
         legend: What a series of its answer is called; else by its attributes.
         exemplars: Whether its metric has exemplars, which lead to a trace.
         guarded: Whether it has no value where there is too little to tell.
+        whole: Whether it counts events, whose extrapolated fractions are not worth showing.
     """
 
     text: str
@@ -63,6 +64,7 @@ class Expression:
     legend: str = ""
     exemplars: bool = False
     guarded: bool = False
+    whole: bool = False
 
     def named(self, legend: str) -> Expression:
         """The same, under a name of its own."""
@@ -107,18 +109,21 @@ def increase(
 ) -> Expression:
     """How often something happened."""
     text = _sum(metric, by, f"increase({_series(metric, where, part)}[{over}])")
-    return Expression(text, metric.name, by, where or {})
+    return Expression(text, metric.name, by, where or {}, whole=True)
 
 
 def total(
     metric: MetricDefinition, by: tuple[str, ...] = (), where: Mapping[str, str] | None = None
 ) -> Expression:
-    """How often something has happened since its processes started.
+    """How often something happened, over all that is shown, the first time of its kind included.
 
-    For series that begin with their first event, which is no increase.
+    For series that begin with their first event, which is no increase: of those that began in that
+    time all that they counted is taken.
     """
-    text = _sum(metric, by, f"max_over_time({_series(metric, where)}[{RANGE}])")
-    return Expression(f"{text} > 0", metric.name, by, where or {})
+    series = _series(metric, where)
+    begun = f"max_over_time({series}[{RANGE}]) unless {series} offset {RANGE}"
+    text = _sum(metric, by, f"({begun}) or increase({series}[{RANGE}])")
+    return Expression(f"{text} > 0", metric.name, by, where or {}, whole=True)
 
 
 def current(metric: MetricDefinition, by: tuple[str, ...] = (), how: str = "sum") -> Expression:
@@ -134,7 +139,8 @@ def quantile(
     buckets = _aggregated(
         "sum", metric, ("le", *by), f"rate({_series(metric, part='bucket')}[{over}])"
     )
-    text = f"histogram_quantile({q}, {buckets})"
+    # Of nothing it is no number, which is not worth showing.
+    text = f"histogram_quantile({q}, {buckets}) >= 0"
     name = "" if by else f"p{100 * q:g}"
     return Expression(text, metric.name, by, unit=_UNITS[metric.unit], legend=name, exemplars=True)
 
@@ -152,7 +158,7 @@ def share(part: Expression, whole: Expression, least: float = LEAST) -> Expressi
     keys = ", ".join(map(label, whole.by))
     matching = "" if part.by == whole.by else f"on ({keys}) group_left () "
     text = f"{part.text} / {matching}({whole.text} >= {least:g})"
-    return replace(part, text=text, unit="percentunit", guarded=True)
+    return replace(part, text=text, unit="percentunit", guarded=True, whole=False)
 
 
 def share_above(
@@ -182,8 +188,24 @@ def plus(*expressions: Expression) -> Expression:
 
 def full(used: MetricDefinition, limit: MetricDefinition, by: tuple[str, ...]) -> Expression:
     """How full the fullest is, of gauges of what is used and of what may be."""
-    text = _aggregated("max", used, by, f"{_series(used)} / {_series(limit)}")
+    text = _aggregated("max", used, by, f"{_series(used)} / ({_series(limit)} > 0)")
     return Expression(text, used.name, by, unit="percentunit")
+
+
+def highest(expression: Expression) -> Expression:
+    """The highest of several."""
+    return replace(expression, text=f"max({expression.text})", by=())
+
+
+def unanswered(up: MetricDefinition, known_by: MetricDefinition) -> Expression:
+    """How many targets did not answer the last scrape, of those that have had a series.
+
+    ``up`` is of all that is scraped, whatever it is.
+    """
+    keys = f"{JOB}, {INSTANCE}"
+    had = f"last_over_time({_series(known_by)}[{RANGE}])"
+    text = f"sum(({_series(up)} == bool 0) and on ({keys}) {had})"
+    return Expression(text, up.name)
 
 
 def slope(metric: MetricDefinition, by: tuple[str, ...] = ()) -> Expression:
@@ -226,15 +248,17 @@ def _series(
 
 
 def _matcher(metric: MetricDefinition, key: str, value: str) -> str:
-    """Equality; of a value that begins with ``!`` inequality."""
+    """Equality; of a value that begins with ``!`` inequality, of several with ``|`` either of them."""
     operator, bare = ("!=", value[1:]) if value.startswith("!") else ("=", value)
+    operator = "=~" if "|" in bare else operator
     if key not in _keys(metric):
         raise ValueError(f"{metric.name} has no {key}")
     definition = semconv.ATTRIBUTES.get(key)
-    if bare and definition is not None:
-        known = definition.values or (*definition.known, semconv.OTHER)
-        if bare not in known:
-            raise ValueError(f"{key} is never {bare}")
+    for one in bare.split("|"):
+        if one and definition is not None:
+            known = definition.values or (*definition.known, semconv.OTHER)
+            if one not in known:
+                raise ValueError(f"{key} is never {one}")
     return f'{label(key)}{operator}"{bare}"'
 
 

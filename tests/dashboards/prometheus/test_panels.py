@@ -10,6 +10,7 @@ from tests.dashboards.prometheus.asking import ALL, Asked
 
 STILL = {
     "Running", "Running by capability",  # all have ended
+    "Not answering",  # it did
     "Slower than a second",  # none was
 }  # fmt: skip
 """Panels that show 0 after the run."""

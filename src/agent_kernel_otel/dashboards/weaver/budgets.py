@@ -7,7 +7,7 @@ from typing import Final
 
 from agent_kernel_otel.dashboards.model import Dashboard, Row
 from agent_kernel_otel.dashboards.panels import (
-    FIRST_UNSEEN,
+    FIRST_COUNTS,
     NONE_YET,
     above,
     bars,
@@ -17,6 +17,8 @@ from agent_kernel_otel.dashboards.panels import (
     table,
 )
 from agent_kernel_otel.dashboards.promql import (
+    INSTANCE,
+    JOB,
     STEP,
     current,
     full,
@@ -44,6 +46,8 @@ from agent_kernel_otel.semconv import (
 )
 
 _BY: Final = (SESSION,)
+_BY_PROCESS: Final = (JOB, INSTANCE, SESSION)
+"""Processes may give their sessions the same name."""
 _BUDGET: Final = {DOWNGRADE_REASON: "budget"}
 _FULL: Final = above(0.8, 0.95)
 _NO_BUDGET: Final = "no budget"
@@ -73,7 +77,8 @@ _NOW: Final = Row(
         number(
             "Refused for a spent budget",
             total(BUDGET_EXHAUSTIONS),
-            shows=f"Invocations that failed because their session's budget was spent. {FIRST_UNSEEN}",
+            shows=f"Invocations that failed because their session's budget was spent, over all that "
+            f"is shown. {FIRST_COUNTS}",
             advice="agents are standing still: *Sessions* below says which. Raise the budget or "
             "let them end.",
             steps=red_above(1),
@@ -113,12 +118,12 @@ _SESSIONS: Final = Row(
         ),
         table(
             "Tokens",
-            full(BUDGET_CONSUMED, BUDGET_LIMIT, _BY).named("Used"),
-            current(BUDGET_CONSUMED, _BY, "max").named("Tokens used"),
-            current(BUDGET_LIMIT, _BY, "max").named("Tokens in all"),
-            total(BUDGET_EXHAUSTIONS, _BY).named("Refused"),
-            shows="Each session's budget in tokens, and the invocations that failed because it was spent. "
-            "Exhaustions are under the session of the kernel that met them.",
+            full(BUDGET_CONSUMED, BUDGET_LIMIT, _BY_PROCESS).named("Used"),
+            current(BUDGET_CONSUMED, _BY_PROCESS, "max").named("Tokens used"),
+            current(BUDGET_LIMIT, _BY_PROCESS, "max").named("Tokens in all"),
+            total(BUDGET_EXHAUSTIONS, _BY_PROCESS).named("Refused"),
+            shows="Each session's budget in tokens, by process, and the invocations that failed because it "
+            "was spent. Exhaustions are under the session of the kernel that met them.",
             advice=_RAISE,
         ),
         lines(

@@ -41,6 +41,8 @@ from agent_kernel_otel.semconv import (
 
 _ERROR: Final = {STATUS: "error"}
 _DENIED: Final = {STATUS: "denied"}
+_SERVED: Final = {STATUS: "success|error"}
+"""What no number of denials or cancellations can hide failures in, as in the alerts."""
 _BY: Final = (CAPABILITY_ID,)
 _SLOW: Final = 1000
 
@@ -56,11 +58,12 @@ _NOW: Final = Row(
         ),
         number(
             "Errors",
-            share(increase(INVOCATIONS, where=_ERROR), increase(INVOCATIONS)),
-            shows="Share of invocations whose caller saw an error, over all that is shown. A denial is "
-            "the kernel doing its work, and no error.",
+            share(increase(INVOCATIONS, where=_ERROR), increase(INVOCATIONS, where=_SERVED)),
+            shows="Share of invocations whose caller saw an error, of all that succeeded or failed, over "
+            "all that is shown. Denials and cancellations are in neither part.",
             advice="find the capability in *Errors by capability*, then the driver and its error "
-            "in *Failed attempts*.",
+            "in *Failed attempts*. Grants that fail are in *Grants by status* of *Policy and "
+            "security*.",
             steps=above(0.01, 0.05),
         ),
         number(
@@ -77,6 +80,7 @@ _NOW: Final = Row(
             advice="compare *Duration by capability* with what the capability's users expect, "
             "then look at its drivers.",
             steps=above(1_000, 10_000),
+            empty="nothing ended",
         ),
         number(
             "Running",
@@ -108,10 +112,11 @@ _GOLDEN: Final = Row(
         lines(
             "Errors by capability",
             share(
-                increase(INVOCATIONS, _BY, _ERROR, over=STEP), increase(INVOCATIONS, _BY, over=STEP)
+                increase(INVOCATIONS, _BY, _ERROR, over=STEP),
+                increase(INVOCATIONS, _BY, _SERVED, over=STEP),
             ),
-            shows="Share of each capability's invocations whose caller saw an error; without those of "
-            "which there were fewer than ten.",
+            shows="Share of each capability's invocations whose caller saw an error, of all that succeeded "
+            "or failed; without those of which there were fewer than ten.",
             advice="open the traces by the line's menu, and look at the driver spans.",
             steps=above(0.01, 0.05),
         ),

@@ -8,7 +8,7 @@ from typing import Final
 from agent_kernel_otel.dashboards.model import Dashboard, Row
 from agent_kernel_otel.dashboards.panels import (
     DEBUG,
-    FIRST_UNSEEN,
+    FIRST_COUNTS,
     above,
     lines,
     number,
@@ -44,7 +44,8 @@ from agent_kernel_otel.semconv import (
 
 _DENIED: Final = {STATUS: "denied"}
 _DESTRUCTIVE: Final = {SAFETY_CLASS: "DESTRUCTIVE"}
-_UNKNOWN: Final = {CAPABILITY_ID: OTHER}
+_UNKNOWN: Final = {SAFETY_CLASS: OTHER, STATUS: "error"}
+"""Past the limit of metrics a capability has its safety class still."""
 
 _NOW: Final = Row(
     "At a glance",
@@ -89,10 +90,9 @@ _NOW: Final = Row(
         number(
             "Unknown capabilities",
             increase(GRANTS, where=_UNKNOWN),
-            shows="Requests for capabilities that the kernel does not know, or past the limit of 100 that "
-            "metrics tell apart.",
-            advice="an agent asks for what does not exist, as models that invent tools do; or "
-            "raise `capability_id_limit`.",
+            shows="Requests for capabilities that the kernel does not know.",
+            advice="an agent asks for what does not exist, as models that invent tools do, or its "
+            "list of tools is older than the kernel: the traces have the name that it asked for.",
             steps=above(1, 100),
             empty="none",
         ),
@@ -107,8 +107,8 @@ _REFUSALS: Final = Row(
             total(
                 POLICY_DENIALS, (CAPABILITY_ID, POLICY_PHASE, REASON_CODE, SECURITY_RULE_NAME)
             ).named("Refusals"),
-            shows=f"Who was refused what, and why, by whom. {FIRST_UNSEEN} `grant` is the policy, `enforce` "
-            "a token, `expand` a handle. The rule is there where the engine names it.",
+            shows=f"What was refused, why and by whom, over all that is shown. {FIRST_COUNTS} `grant` is the "
+            "policy, `enforce` a token, `expand` a handle. The rule is there where the engine names it.",
             advice="A reason that was never there before is worth a look at its traces, which name the "
             "principal.",
         ),
