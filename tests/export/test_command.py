@@ -96,6 +96,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(shell: Shell, receiver: R
         "destination": f"{receiver.endpoint} (grpc)",
         "checkpoint": None,
         "verified": None,
+        "linked": None,
         "problems": [],
         "advice": None,
     }
