@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import Request, urlopen
@@ -29,6 +31,31 @@ def amtool(*arguments: str) -> str:
     """
     command = [program("amtool", PACKAGE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def rendered(template: str, alerts: Sequence[tuple[dict[str, str], dict[str, str]]]) -> str:
+    """What a template makes of a notification of some alerts, by their labels and annotations."""
+    labels, annotations = ([pair[place] for pair in alerts] for place in (0, 1))
+    data = {
+        "status": "firing",
+        "alerts": [
+            {"status": "firing", "labels": one, "annotations": other} for one, other in alerts
+        ],
+        "commonLabels": _common(labels),
+        "commonAnnotations": _common(annotations),
+    }
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(data, file)
+        file.flush()
+        return amtool(
+            *("template", "render", f"--template.glob={ALERTMANAGER_FILE}"),
+            *(f"--template.data={file.name}", f"--template.text={template}"),
+        )
+
+
+def _common(several: Sequence[dict[str, str]]) -> dict[str, str]:
+    first, *others = several
+    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
 
 
 def started(binary: Path) -> list[str]:

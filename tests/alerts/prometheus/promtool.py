@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def verdict(case: Case, folder: Path) -> str:
         check=False,
     )
     return done.stdout + done.stderr if done.returncode else ""
+
+
+def filled(annotation: str, labels: Mapping[str, str]) -> str:
+    """What an annotation says of an alert with some labels."""
+    return re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], annotation)
 
 
 def _as_test(case: Case) -> dict[str, Any]:
@@ -67,12 +73,11 @@ def _was_pending(case: Case, fired: Fired) -> dict[str, Any]:
 def _expected(fired: Fired) -> dict[str, Any]:
     alert = _BY_ID[fired.alert]
     labels = {**alert.labels, **fired.labels}
-    summary = re.sub(r"{{ \$labels\.(\w+) }}", lambda m: labels[m[1]], alert.annotations["summary"])
     return {
         "exp_labels": labels,
         "exp_annotations": {
             **alert.annotations,
-            "summary": summary,
+            "summary": filled(alert.annotations["summary"], labels),
             "description": fired.description,
         },
     }

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.alerts.cases import CASES
-from tests.alerts.prometheus.alertmanager import Alertmanager, amtool
+from tests.alerts.prometheus.alertmanager import Alertmanager, amtool, rendered
+from tests.alerts.prometheus.promtool import filled
 from tests.alerts.rules import ALERTMANAGER_FILE, ALERTS, Alert
 
 RECEIVERS = {"page": "pager", "ticket": "tickets"}
@@ -45,6 +47,22 @@ def test_an_alert_of_no_severity_is_not_lost() -> None:
         "config", "routes", "test", f"--config.file={ALERTMANAGER_FILE}", "alertname=Another"
     )
     assert told.strip() == "tickets"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.id)
+def test_what_is_told_of_several_alerts_of_a_name_says_what_each_is_about(alert: Alert) -> None:
+    receivers = yaml.safe_load(ALERTMANAGER_FILE.read_text(encoding="utf-8"))["receivers"]
+    known = {receiver["name"]: receiver for receiver in receivers}
+    paged = known["pager"]["pagerduty_configs"][0]["description"]
+    template = {"page": paged, "ticket": known["tickets"]["slack_configs"][0]["text"]}
+    group = []
+    for place in ("here", "there"):
+        # A group is of one name and job.
+        own = {key: value if key == "job" else place for key, value in LABELS[alert.id].items()}
+        summary = filled(alert.annotations["summary"], own)
+        group.append((own, {**alert.annotations, "summary": summary}))
+    told = rendered(template[alert.labels["severity"]], group)
+    assert all(said["summary"] in told for _, said in group)
 
 
 BURN = "AgentKernelErrorBudgetBurn page 1h", "AgentKernelErrorBudgetBurn ticket 3d"
