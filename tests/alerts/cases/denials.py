@@ -108,6 +108,27 @@ CASES = (
     _STORM.silently("as many, of a capability of which one in nine calls goes through", {
         denials(): rising(6, 25), invocations("success", "orders.purge"): rising(0.78, 25),
     }),
+    _STORM.silently("as many, in a process that only grants, one in nine", {
+        denials(): rising(6, 25),
+        grants("denied", "orders.purge", "DESTRUCTIVE"): rising(6, 25),
+        grants("success", "orders.purge", "DESTRUCTIVE"): rising(0.78, 25),
+    }),
+    Case(STORM, "every token is refused, though each is granted", 25, {
+        denials("token_principal_mismatch", "token"): rising(4.4, 25),
+        grants("success", "orders.purge", "DESTRUCTIVE"): rising(4.4, 25),
+        grants("denied", "orders.purge", "DESTRUCTIVE"): rising(1, 25),
+    }, (
+        Fired(
+            STORM,
+            "66 refusals in 15 minutes for token_principal_mismatch, on shop-1; not one in ten calls goes through.",
+            {
+                "job": "shop",
+                "instance": "shop-1",
+                "agent_kernel_capability_id": "orders.purge",
+                "agent_kernel_reason_code": "token_principal_mismatch",
+            },
+        ),
+    )),
     _STORM.silently("a hundred refusals long ago, and the process that counted them", {
         denials(): flat(100, 25),
     }),
