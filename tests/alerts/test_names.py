@@ -150,6 +150,17 @@ def test_every_case_is_about_an_alert() -> None:
     assert {fired.alert for case in CASES for fired in case.fires} <= known
 
 
+def test_the_runbooks_name_the_ports_at_which_collectors_tell_of_themselves() -> None:
+    ports = {
+        port
+        for file in FOLDER.parent.glob("*.yaml")
+        for port in re.findall(r"_METRICS_PORT:-(\d+)}", file.read_text(encoding="utf-8"))
+    }
+    assert len(ports) == 3
+    introduction = RUNBOOKS.partition("\n## ")[0]
+    assert set(re.findall(r"\b\d*8888\b", introduction)) == ports
+
+
 def test_no_credentials_are_in_the_files() -> None:
     for file in FOLDER.iterdir():
         for line in file.read_text(encoding="utf-8").splitlines():
