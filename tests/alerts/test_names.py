@@ -29,6 +29,7 @@ WORDS = {
         "absent",
         "vector",
         "count_over_time",
+        "max_over_time",
         "topk",
     ),
     *("and", "or", "unless", "offset"),

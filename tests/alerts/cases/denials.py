@@ -99,6 +99,9 @@ CASES = (
     _SPIKE.silently("four times as many as an hour before", _day_and_hour(
         rising(1, DAY), rising(4, HOUR - 1, DAY + 4),
     )),
+    _SPIKE.silently("a nightly job that is refused as often as the night before", _day_and_hour(
+        flat(0, 20), rising(3, 30), flat(90, DAY - 1 - 20 - 31), rising(3, 30, 93), flat(183, 30),
+    )),
     _SPIKE.silently("as many as every hour", _day_and_hour(rising(2, DAY + HOUR))),
     _SPIKE.silently("the first day of a service", {
         _INFO: then(absent(HOUR), flat(1, DAY)), denials(): then(absent(DAY), rising(2, HOUR)),
