@@ -241,7 +241,8 @@ def _query(panel: Panel, letter: str, expression: Expression) -> prometheus.Data
     legend = expression.legend or " ".join(f"{{{{{label(key)}}}}}" for key in expression.by)
     query.legend_format(legend or panel.title).format(PromQueryFormat.TIME_SERIES)
     if panel.kind == "timeseries":
-        return query.range().exemplar(expression.exemplars)
+        # Those of the others are the same.
+        return query.range().exemplar(expression.exemplars and expression is panel.expressions[0])
     return query.instant()
 
 
