@@ -5,7 +5,7 @@
 
 It writes ``audit.jsonl``, which stays as the kernel wrote it. Months later, on any machine:
 
-    agent-kernel-otel export audit.jsonl
+    agent-kernel-otel console -- agent-kernel-otel export audit.jsonl
 """
 
 from __future__ import annotations
