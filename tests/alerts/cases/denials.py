@@ -106,16 +106,6 @@ CASES = (
     _SPIKE.silently("the first day of a service", {
         _INFO: then(absent(HOUR), flat(1, DAY)), denials(): then(absent(DAY), rising(2, HOUR)),
     }),
-    _STORM,
-    _STORM.silently("one every 16 seconds, which is just under it", {denials(): rising(3.75, 25)}),
-    _STORM.silently("as many, of a capability of which one in nine calls goes through", {
-        denials(): rising(6, 25), invocations("success", "orders.purge"): rising(0.78, 25),
-    }),
-    _STORM.silently("as many, in a process that only grants, one in nine", {
-        denials(): rising(6, 25),
-        grants("denied", "orders.purge", "DESTRUCTIVE"): rising(6, 25),
-        grants("success", "orders.purge", "DESTRUCTIVE"): rising(0.78, 25),
-    }),
     Case(STORM, "every token is refused, though each is granted", 25, {
         denials("token_principal_mismatch", "token"): rising(4.4, 25),
         grants("success", "orders.purge", "DESTRUCTIVE"): rising(4.4, 25),
@@ -132,6 +122,16 @@ CASES = (
             },
         ),
     )),
+    _STORM,
+    _STORM.silently("one every 16 seconds, which is just under it", {denials(): rising(3.75, 25)}),
+    _STORM.silently("as many, of a capability of which one in nine calls goes through", {
+        denials(): rising(6, 25), invocations("success", "orders.purge"): rising(0.78, 25),
+    }),
+    _STORM.silently("as many, in a process that only grants, one in nine", {
+        denials(): rising(6, 25),
+        grants("denied", "orders.purge", "DESTRUCTIVE"): rising(6, 25),
+        grants("success", "orders.purge", "DESTRUCTIVE"): rising(0.78, 25),
+    }),
     _STORM.silently("a hundred refusals long ago, and the process that counted them", {
         denials(): flat(100, 25),
     }),
