@@ -69,6 +69,7 @@ COLLECTOR: Final[dict[str, set[str]]] = {
     **{f"otelcol_receiver_refused_{item}": {"receiver", "transport"} for item in _ITEMS},
     **{f"otelcol_exporter_sent_{item}": {"exporter"} for item in _ITEMS},
     **{f"otelcol_exporter_send_failed_{item}": {"exporter"} for item in _ITEMS},
+    **{f"otelcol_exporter_enqueue_failed_{item}": {"exporter"} for item in _ITEMS},
     "otelcol_exporter_queue_size": {"exporter", "data_type"},
     "otelcol_exporter_queue_capacity": {"exporter", "data_type"},
     **{f"otelcol_processor_tail_sampling_{name}": set() for name in _SAMPLER},

@@ -9,6 +9,7 @@ REFUSING = "AgentKernelCollectorRefusing ticket"
 SENDING = "AgentKernelCollectorSendFailing page"
 FILLING = "AgentKernelCollectorQueueFilling ticket"
 FULL = "AgentKernelCollectorQueueFilling page"
+OVERFLOWING = "AgentKernelCollectorOverflowing page"
 EVICTING = "AgentKernelSamplerEvicting ticket"
 FAILING = "AgentKernelSamplerFailing ticket"
 
@@ -74,6 +75,27 @@ def _giving_up(signal: str, item: str, suffix: str = "") -> Case:
 def _queue(alert: str, title: str, size: float, filled: str) -> Case:
     fired = Fired(alert, f"The queue of otlp/jaeger on gateway-1 is filled to {filled}.", _QUEUE)
     return Case(alert, title, 20, {_SIZE: flat(size, 20), _CAPACITY: flat(1000, 20)}, (fired,))
+
+
+def _overflowing(data_type: str, item: str, suffix: str = "") -> Case:
+    return Case(
+        OVERFLOWING,
+        f"there is no room for {item}{suffix}, and none was ever sent",
+        20,
+        # The series comes with the first failure.
+        {
+            series(f"otelcol_exporter_enqueue_failed_{item}{suffix}", _EXPORTER): then(
+                "_x3", rising(30, 17, 30)
+            )
+        },
+        (
+            Fired(
+                OVERFLOWING,
+                "0.5 a second found the queue of otlp/jaeger on gateway-1 full.",
+                {**_EXPORTER, "data_type": data_type},
+            ),
+        ),
+    )
 
 
 _SPANS_REFUSED = _refusing("traces", "spans")
@@ -143,6 +165,16 @@ CASES = (
     )),
     Case(FULL, "a queue is nearly full", 14, {_SIZE: flat(950, 20), _CAPACITY: flat(1000, 20)}),
     Case(FULL, "a queue is empty", 14, {_SIZE: flat(0, 20), _CAPACITY: flat(1000, 20)}),
+    _overflowing("traces", "spans"),
+    _overflowing("metrics", "metric_points"),
+    _overflowing("logs", "log_records"),
+    _overflowing("traces", "spans", "_total"),
+    _overflowing("traces", "spans").silently("there was none for a moment", {
+        series("otelcol_exporter_enqueue_failed_spans", _EXPORTER): then("_x3", flat(30, 7), flat(90, 9)),
+    }),
+    _overflowing("traces", "spans").silently("there is room", {
+        series("otelcol_exporter_sent_spans", _EXPORTER): rising(10, 20),
+    }),
     _EVICTING,
     _EVICTING.silently("0.9 % are dropped, which is just under it", {
         _EVICTED: rising(0.9, 20), _TRACES: rising(100, 20),
