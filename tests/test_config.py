@@ -230,6 +230,46 @@ def test_a_file_that_cannot_be_read_gives_no_settings_and_raises_nothing() -> No
     assert InstrumentationConfig.resolve(environ=environ) == InstrumentationConfig()
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from agent_kernel_otel import OTelTraceExporter; OTelTraceExporter()",
+        "from agent_kernel_otel import OTelTraceStore; OTelTraceStore([])",
+        "from agent_kernel_otel import KernelInstrumentor; KernelInstrumentor().instrument()",
+    ],
+)
+def test_an_app_is_told_once_of_a_file_that_cannot_be_used_and_goes_on(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{code}\nprint('goes on')"],
+        env=environment(OTEL_CONFIG_FILE="/no/such/otel.yaml", PYTHONPATH="src"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = [line for line in done.stderr.splitlines() if "already instrumented" not in line]
+    assert "\n".join(said) == (
+        "OTEL_CONFIG_FILE=/no/such/otel.yaml cannot be used: there is no such file; the settings "
+        "in it are not used"
+    )
+    assert done.stdout == "goes on\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_CONFIG_FILE": "/no/such/otel.yaml"},
+        {"OTEL_AGENT_KERNEL_PRINCIPAL_ID": "of"},
+        {"OTEL_AGENT_KERNEL_SPAN_LEVEL": "loud"},
+    ],
+)
+def test_whoever_must_not_go_on_with_a_default_is_told_by_an_error(
+    variables: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be (used|read)"):
+        InstrumentationConfig.resolve(environ=variables, strict=True)
+    assert caplog.messages == []
+
+
 def test_a_bad_variable_that_a_keyword_overrides_is_not_complained_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

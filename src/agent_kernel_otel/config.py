@@ -12,7 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from agent_kernel_otel.config_file import PLACE, Block, config_file
+from agent_kernel_otel.config_file import PLACE, Block, config_file, tell_of_problem
 
 _logger = logging.getLogger(__name__)
 
@@ -172,13 +172,15 @@ class InstrumentationConfig:
         settings: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         block: Block | None = None,
+        *,
+        strict: bool = False,
     ) -> InstrumentationConfig:
         """The configuration that keywords, file and environment give together.
 
         A keyword wins over the file, and the file over the environment. A bad value in the file
-        or in the environment is reported once in the log and the next source or the default is
-        used, because an app must not fail over it; a bad keyword is the caller's mistake and
-        raises.
+        or in the environment, and a file that cannot be used, is reported once in the log and the
+        next source or the default is used, because an app must not fail over it; a bad keyword is
+        the caller's mistake and raises.
 
         Args:
             settings: Settings by keyword; those that are ``None`` count as not given.
@@ -186,14 +188,21 @@ class InstrumentationConfig:
                 process's by default.
             block: The settings of a file; by default those of the file that the environment
                 names.
+            strict: Whether to raise over what is only reported otherwise.
 
         Raises:
             ConfigurationError: A keyword is unknown or its value cannot be read.
         """
         # The instrumentation and the distro both read the process's: it is reported on once.
-        report = _report_once if environ is None else _report
+        is_process = environ is None
+        report = _report_once if is_process else _report
         environ = os.environ if environ is None else environ
-        block = block or _block_of_the_file(environ)
+        if block is None and (file := config_file(environ)) is not None:
+            block = file.block
+            if file.problem is not None and strict:
+                raise ConfigurationError(file.problem)
+            if file.problem is not None and is_process:
+                tell_of_problem(file, "the settings in it are not used")
         given = {name: value for name, value in (settings or {}).items() if value is not None}
         known = {setting.name: setting for setting in fields(cls)}
         for name in given.keys() - known.keys():
@@ -211,6 +220,8 @@ class InstrumentationConfig:
                     break
                 problems.append(problem)
             for problem in problems:
+                if strict:
+                    raise ConfigurationError(problem)
                 report(logging.ERROR, f"{problem}; {used} is used")
         for unknown in (*_unknown_options(block, known), *_unknown_variables(environ, known)):
             report(logging.WARNING, unknown)
@@ -233,11 +244,6 @@ def is_enabled(block: Block) -> bool:
             f"{_option(block, _ENABLED)}={value!r} cannot be read: {error}; the default True is used",
         )
         return True
-
-
-def _block_of_the_file(environ: Mapping[str, str]) -> Block | None:
-    file = config_file(environ)
-    return file.block if file is not None else None
 
 
 def _sources(

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from agent_kernel_otel.scrub import scrub_text
 
+_logger = logging.getLogger(__name__)
+
 VARIABLE: Final = "OTEL_CONFIG_FILE"
 BLOCK: Final = "weaver_kernel"
 """The name of our instrumentor in the entry points, under which the file has our settings."""
@@ -97,6 +99,21 @@ def config_file(environ: Mapping[str, str] | None = None) -> ConfigFile | None:
     """
     path = (os.environ if environ is None else environ).get(VARIABLE, "").strip()
     return _read(path) if path else None
+
+
+def tell_of_problem(file: ConfigFile, consequence: str) -> None:
+    """Log why a file cannot be used; once for each file, whoever comes first.
+
+    Args:
+        file: One with a problem.
+        consequence: What is done instead.
+    """
+    if file.path not in _told_of:
+        _told_of.add(file.path)
+        _logger.error("%s; %s", file.problem, consequence)
+
+
+_told_of: set[str] = set()
 
 
 def explain(error: BaseException) -> str:

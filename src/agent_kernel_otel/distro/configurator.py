@@ -24,7 +24,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.trace import get_tracer_provider
 
-from agent_kernel_otel.config_file import ConfigFile, config_file, explain
+from agent_kernel_otel.config_file import ConfigFile, config_file, explain, tell_of_problem
 from agent_kernel_otel.distro import checks, defaults
 from agent_kernel_otel.distro.assembly import our_pipelines
 from agent_kernel_otel.distro.declarative import configure_from, is_scraped
@@ -96,7 +96,7 @@ def _is_scraped(environ: Mapping[str, str]) -> bool:
 def _configure_from_file(file: ConfigFile, kwargs: Mapping[str, Any]) -> None:
     if file.problem is not None:
         # Nothing at all, rather than data that goes where the user has not said.
-        _logger.error("%s; OpenTelemetry is not set up, and the app runs without it", file.problem)
+        tell_of_problem(file, "OpenTelemetry is not set up, and the app runs without it")
         return
     if file.unknown:
         _logger.warning(

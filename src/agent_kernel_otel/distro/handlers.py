@@ -8,6 +8,7 @@ from functools import cache
 from weakref import WeakSet
 
 from agent_kernel_otel.config import InstrumentationConfig
+from agent_kernel_otel.config_file import Block, config_file
 from agent_kernel_otel.weaver.logs import scrub_exports_of
 
 _attended: WeakSet[logging.Handler] = WeakSet()
@@ -16,7 +17,11 @@ _attended: WeakSet[logging.Handler] = WeakSet()
 @cache
 def process_config() -> InstrumentationConfig:
     """The configuration that the process's environment gives."""
-    return InstrumentationConfig.resolve()
+    file = config_file()
+    if file is None or file.problem is None:
+        return InstrumentationConfig.resolve()
+    # What is wrong with the file is said by the configurator, which knows what comes of it.
+    return InstrumentationConfig.resolve(block=Block(file.path, {}))
 
 
 def attend_exporting_handlers() -> None:

@@ -19,6 +19,7 @@ from agent_kernel_otel.audit.files.entries import (
 )
 from agent_kernel_otel.audit.replay import Replay
 from agent_kernel_otel.cli import fail
+from agent_kernel_otel.config import ConfigurationError
 from agent_kernel_otel.export import summary as ends
 from agent_kernel_otel.export.checkpoint import Checkpoint, CheckpointError, automatic_path
 from agent_kernel_otel.export.links import Links, LinksError
@@ -39,7 +40,14 @@ _BEGIN_ANEW = (
     "run it again from the beginning: spans have the same ids each time, so that backends know "
     "which ones they have"
 )
-_UNUSABLE = (AuditFileError, ChainKeyError, CheckpointError, LinksError, UnusableDestinationError)
+_UNUSABLE = (
+    AuditFileError,
+    ChainKeyError,
+    CheckpointError,
+    ConfigurationError,
+    LinksError,
+    UnusableDestinationError,
+)
 
 
 def run_export(options: ExportOptions, stopping: Stopping) -> int:

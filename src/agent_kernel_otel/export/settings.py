@@ -64,8 +64,12 @@ def chain_key(file: str | None, environ: Mapping[str, str]) -> str:
 
 
 def tell_of_hashes(notice: Callable[[str], None]) -> None:
-    """Say so where principals would be hashed in a way that nothing else can match."""
-    config = InstrumentationConfig.resolve()
+    """Say so where principals would be hashed in a way that nothing else can match.
+
+    Raises:
+        ConfigurationError: A setting cannot be read, so that more could leave than is wanted.
+    """
+    config = InstrumentationConfig.resolve(strict=True)
     if config.principal_id == "hash" and config.principal_hash_key is None:
         notice(
             "the hashes of principals will not agree with the app's, nor with those of another "
