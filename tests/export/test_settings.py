@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from agent_kernel_otel.config_file import PLACE
-from tests.export.harness import Receiver, Shell, record, trail
+from tests.export.harness import KEY, Receiver, Shell, record, trail
 
 FILE = """\
 file_format: '1.0'
@@ -69,3 +69,13 @@ def test_the_principals_of_a_good_file_are_kept_back(shell: Shell, receiver: Rec
     assert done.returncode == 0
     assert len(receiver.spans()) == 1
     assert str(record(0)["principal_id"]).encode() not in receiver.raw_bytes()
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_byte_order_mark_is_no_part_of_the_chain_s_key(
+    shell: Shell, receiver: Receiver, ending: str
+) -> None:
+    trail(shell.directory / "audit.jsonl", 2)
+    (shell.directory / "key").write_bytes(f"\ufeff{KEY}{ending}".encode())
+    done = shell.export("audit.jsonl", "--verify-chain", "--chain-key-file", "key")
+    assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ def chain_key(file: str | None, environ: Mapping[str, str]) -> str:
             )
         return key
     try:
-        key = Path(file).read_text(encoding="utf-8")
+        key = Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ChainKeyError(f"{file}: the key cannot be read: {error.strerror}") from error
     except ValueError:
