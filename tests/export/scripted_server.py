@@ -25,7 +25,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
-_TAKEN: bytes = ExportTraceServiceResponse().SerializeToString()
 
 
 class Script:
@@ -37,12 +36,12 @@ class Script:
         self._lock = threading.Lock()
 
     def next(self, raw: bytes, headers: list[tuple[str, str]]) -> dict[str, Any]:
-        """The answer to a request; nothing in it if the request is taken."""
+        """The answer to a request; no status in it if the request is taken."""
         request = ExportTraceServiceRequest.FromString(raw)
         items = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
         with self._lock:
             answer = self._answers.pop(0) if self._answers else {}
-            stored = 0 if answer else items
+            stored = 0 if "status" in answer else items
             line = {"signal": "traces", "stored": stored, "acknowledged": stored, "items": items}
             line |= {"headers": headers, "raw": base64.b64encode(raw).decode()}
             with open(self._output, "a") as file:  # noqa: PTH123 - it runs alone
@@ -62,13 +61,20 @@ def _details(answer: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
+def _taken(answer: dict[str, Any]) -> bytes:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = answer.get("rejected", 0)
+    taken: bytes = response.SerializeToString()
+    return taken
+
+
 def serve_grpc(script: Script, wanted: dict[str, Any]) -> int:
     def export(raw: bytes, context: Any) -> bytes:
         answer = script.next(raw, [(k, str(v)) for k, v in context.invocation_metadata()])
-        if answer:
+        if "status" in answer:
             context.set_trailing_metadata(_details(answer))
             context.abort(grpc.StatusCode[answer["status"]], answer.get("said", ""))
-        return _TAKEN
+        return _taken(answer)
 
     handler = grpc.method_handlers_generic_handler(
         _SERVICE, {"Export": grpc.unary_unary_rpc_method_handler(export)}

@@ -193,6 +193,11 @@ def test_spans_that_are_rejected_are_counted_with_the_reason(
         assert delivered(sink.send(spans(5))) == Delivered(2, "some were rejected")
 
 
+def test_no_more_spans_are_rejected_than_were_sent(opened: Opened, tmp_path: Path) -> None:
+    with ScriptedCollector(tmp_path, {"rejected": 5_000}) as collector:
+        assert delivered(opened(collector.endpoint, GRPC).send(spans(5))).rejected == 5
+
+
 @both
 def test_a_request_that_is_too_large_goes_in_parts(
     protocol: Protocol, opened: Opened, tmp_path: Path

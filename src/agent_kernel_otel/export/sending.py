@@ -228,7 +228,7 @@ class _OtlpSink:
             spans = waiting.pop(0)
             reply = self._send(spans)
             if reply.fate is Fate.TAKEN:
-                rejected += reply.rejected
+                rejected += min(reply.rejected, len(spans))  # some count otherwise
                 said = said or reply.said
             elif len(spans) > 1:
                 self._most_spans = half = len(spans) // 2
