@@ -141,7 +141,8 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="how long to wait for a receiver that does not answer (default: 60)",
+        help="how long to wait for a receiver that does not answer (default: 60); up to ten times "
+        "that for one that says how long to wait",
     )
     group.add_argument("--json", action="store_true", help="the summary as JSON, on stdout")
     group.add_argument("--no-progress", action="store_true", help="do not show how far it is")

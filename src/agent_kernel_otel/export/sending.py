@@ -40,12 +40,15 @@ from agent_kernel_otel.export.sink import (
     Sink,
     UnusableDestinationError,
 )
+from agent_kernel_otel.export.summary import duration
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
 """Seconds between two attempts: the first ones, and after a while."""
 _LONGEST_DEMANDED: Final = 600.0
 """Seconds that a receiver can have us wait at once."""
+_MOST_PATIENCE: Final = 10
+"""How many times the patience a receiver can have us wait in all, for one request."""
 _UNREMARKABLE: Final = 1.0
 """Seconds that a receiver can be away without a word about it."""
 _RECONNECTS: Final = (("grpc.max_reconnect_backoff_ms", 1000),)
@@ -89,7 +92,7 @@ def open_otlp_sink(
             in ``/traces``.
         resource: Whose spans they are.
         patience: Seconds to wait for a receiver that takes nothing. One that says for how long it
-            wants to be left alone is waited for in any case.
+            wants to be left alone is waited for once in any case, and again up to ten times that.
         notify: Told in one line when the receiver is waited for, and when it goes on; called by
             another thread.
 
@@ -253,7 +256,7 @@ class _OtlpSink:
                 return reply
             pause = wait.pause(reply.pause)
             if pause is None:
-                what = f"has taken nothing for {self._patience:g} s"
+                what = f"has taken nothing for {duration(wait.seconds())}"
                 raise self._error(what, self._connection.explain(reply), permanent=False)
             if not wait.is_told and wait.is_remarkable(pause):
                 wait.is_told = True
@@ -289,7 +292,7 @@ class _Waiting:
     """How long one request has been waited with.
 
     Args:
-        patience: Seconds to wait at most, but for those that the receiver demands.
+        patience: Seconds to wait at most; some times that, if the receiver demands it.
 
     Attributes:
         is_told: Whether it has been said that there is a wait.
@@ -300,7 +303,13 @@ class _Waiting:
         self._patience = patience
         self._began = time.monotonic()
         self._deadline = self._began + patience
+        self._end = self._began + _MOST_PATIENCE * patience
+        self._is_obeyed = False
         self._next_pause = _FIRST_PAUSE
+
+    def seconds(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
 
     def left(self) -> float:
         """Seconds that an attempt may take."""
@@ -308,7 +317,7 @@ class _Waiting:
 
     def is_remarkable(self, pause: float) -> bool:
         """Whether it is to be told of a wait."""
-        return time.monotonic() + pause - self._began > _UNREMARKABLE
+        return self.seconds() + pause > _UNREMARKABLE
 
     def pause(self, demanded: float | None) -> float | None:
         """Seconds until the next attempt; ``None`` if there is to be none.
@@ -319,7 +328,10 @@ class _Waiting:
         now = time.monotonic()
         pause = self._next_pause
         self._next_pause = min(2 * pause, _LONGEST_PAUSE)
+        if demanded is not None and self._is_obeyed and now >= self._end:
+            return None
         if demanded is not None:
+            self._is_obeyed = True
             pause = min(max(pause, demanded), _LONGEST_DEMANDED)
             self._deadline = now + pause + self._patience
             return pause
