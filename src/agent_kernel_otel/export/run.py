@@ -145,6 +145,7 @@ class _Run:
             resource=resource_of(self._options.service_name),
             patience=self._options.patience,
             notify=self._progress.notice,
+            is_stopping=lambda: self._stopping.number is not None,
         )
 
     def _load_checkpoint(self, opened: ExitStack) -> Checkpoint:
@@ -240,7 +241,9 @@ class _Run:
 
     def _entries(self, source: Source) -> Iterator[Entry]:
         after = self._checkpoint.positions.get(source.path or "")
-        return source.file.entries(after, source.verified)
+        yield from source.file.entries(after, source.verified)
+        if source.cut_off is not None:
+            yield source.cut_off
 
     def _verify(self, key: str) -> bool:
         """Whether the chain of each file holds; what is written to it later is not exported."""
@@ -250,7 +253,7 @@ class _Run:
             results = verify_chains(self._files_to_verify(), key, self._tick)
         summary.verified = sum(result.records for result in results)
         for source, result in zip(self._sources.all, results, strict=True):
-            source.verified = result.end
+            source.verified, source.cut_off = result.end, result.cut_off
             if not result.ok:
                 summary.problems.append(f"{result.path}: {result.place}: {result.detail}")
         if summary.problems:

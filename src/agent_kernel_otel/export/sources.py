@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from agent_kernel_otel.audit.files.detect import open_audit_file
-from agent_kernel_otel.audit.files.entries import AuditFile, AuditFileError, Position
+from agent_kernel_otel.audit.files.entries import AuditFile, AuditFileError, Entry, Position
 
 STANDARD_INPUT: Final = "-"
 
@@ -27,6 +27,7 @@ class Source:
         weight: Its share of all the work, in bytes.
         is_read: Whether nothing of it is left to read.
         verified: Up to where its chain was verified; ``None`` where nobody asked for it.
+        cut_off: The last record, where that was cut off when the chain was verified.
     """
 
     file: AuditFile
@@ -35,6 +36,7 @@ class Source:
     weight: int
     is_read: bool = False
     verified: Position | None = None
+    cut_off: Entry | None = None
 
     @property
     def share(self) -> float | None:

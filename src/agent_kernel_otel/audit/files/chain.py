@@ -42,6 +42,7 @@ class ChainResult:
         place: The first record that is not good, as in :class:`Entry`; ``None`` where all are.
         detail: What is wrong with it, or what was checked, in one sentence.
         end: Up to where it was checked, for ``entries(until=...)``.
+        cut_off: What stands there of a last record that is cut off, and was not checked.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class ChainResult:
     place: str | None
     detail: str
     end: Position
+    cut_off: Entry | None = None
 
 
 def verify_chains(
@@ -97,11 +99,12 @@ class _Chain:
         before = self._last
         records = 0
         last: Link | None = None
-        continues = is_cut_off = False
+        continues = False
+        cut_off: Entry | None = None
         place: str | None = None
         for entry in file.entries():
             if entry.is_cut_off:
-                is_cut_off = True
+                cut_off = entry
                 break
             try:
                 link = _link_of(entry, file, is_first=last is None)
@@ -126,10 +129,11 @@ class _Chain:
             if last is not None:
                 self._last, self._is_broken = last, False
             detail = f"{records} record{'' if records == 1 else 's'} checked"
-            if is_cut_off:
+            if cut_off is not None:
                 detail += ", and not the last one, which is cut off"
+        end = file.position()
         return ChainResult(
-            file.path, place is None, records, continues, place, detail, file.position()
+            file.path, place is None, records, continues, place, detail, end, cut_off
         )
 
     def _check_first(self, link: Link, first_hash: str | None, before: Link | None) -> bool:
