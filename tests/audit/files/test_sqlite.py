@@ -241,19 +241,80 @@ def test_text_that_is_not_utf_8_is_reported_and_the_rest_is_read(path: Path) -> 
     assert problems(read(path)) == [("seq 1", "it is not UTF-8 text")]
 
 
+def overwrite(path: Path, page: int, count: int = 1, byte: bytes = b"\xa5") -> None:
+    data = bytearray(path.read_bytes())
+    data[page * 4096 : (page + count) * 4096] = byte * (count * 4096)
+    path.write_bytes(data)
+
+
+def first_page_with(path: Path, action_id: str) -> int:
+    """The page of the table that begins with this record; that of the index holds more ids."""
+    pages = [path.read_bytes()[at : at + 4096] for at in range(0, path.stat().st_size, 4096)]
+    return next(
+        number
+        for number, page in enumerate(pages)
+        if action_id.encode() in page and b"Z\\u00fcrich" in page
+    )
+
+
+@pytest.mark.parametrize("byte", [b"\xa5", b"\0"])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+@pytest.mark.parametrize("damaged", [0, 90, 1100])
+def test_what_is_on_a_damaged_page_is_reported_row_by_row_and_the_rest_is_read(
+    path: Path, damaged: int, journal: str, byte: bytes
+) -> None:
+    sqlite(path, traces(1200), journal)
+    overwrite(path, first_page_with(path, ids(1, first=damaged)[0]), byte=byte)
+    file = open_audit_file(path)
+    entries = list(file.entries())
+    places = [f"seq {seq}" for seq in range(1200)]
+    assert [entry.place for entry in entries] == places
+    lost = [place for place, _ in problems(entries)]
+    assert f"seq {damaged}" in lost
+    assert len(lost) < 12
+    assert {problem for _, problem in problems(entries)} == {"the database is damaged there"}
+    assert (file.size, file.done) == (1200, 1200)
+
+
+def test_a_row_of_many_pages_with_a_damaged_one_is_reported(path: Path) -> None:
+    sqlite(path, [*traces(3), *traces(1, first=3, args={"x": "x" * 100_000}), *traces(3, first=4)])
+    pages = path.read_bytes()
+    overwrite(path, pages.index(b"x" * 4000) // 4096 + 3)
+    entries = read(path)
+    assert action_ids(entries) == [*ids(3), *ids(3, first=4)]
+    assert problems(entries) == [("seq 3", "the database is damaged there")]
+
+
+def test_damaged_rows_are_reported_again_where_reading_was_left_amid_them(path: Path) -> None:
+    sqlite(path, traces(200))
+    overwrite(path, first_page_with(path, ids(1, first=90)[0]))
+    entries = (file := open_audit_file(path)).entries()
+    before = [next(entries) for _ in range(90)]
+    lost = next(entries)
+    assert lost.payload is None
+    again = read(path, file.position())
+    assert [entry.place for entry in again] == [f"seq {seq}" for seq in range(90, 200)]
+    assert action_ids(before) == ids(90)
+
+
+def test_a_pruned_store_that_is_damaged_at_its_beginning_is_read(path: Path) -> None:
+    TestPruned.prune(sqlite(path, traces(200)), 91)
+    overwrite(path, first_page_with(path, ids(1, first=92)[0]))
+    places = [entry.place for entry in read(path)]
+    assert places == [f"seq {seq}" for seq in range(91, 200)]
+
+
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 @pytest.mark.parametrize("damage", ["overwritten", "cut off"])
-def test_of_a_damaged_file_everything_before_the_damage_is_read(
+def test_of_a_file_damaged_at_its_end_everything_before_the_damage_is_read(
     path: Path, damage: str, journal: str
 ) -> None:
     sqlite(path, traces(2500), journal)
-    data = bytearray(path.read_bytes())
-    place = len(data) * 4 // 5 // 4096 * 4096
+    pages = path.stat().st_size // 4096
     if damage == "cut off":
-        del data[place:]
+        path.write_bytes(path.read_bytes()[: pages * 4 // 5 * 4096])
     else:
-        data[place : place + 40 * 4096] = b"\xa5" * (40 * 4096)
-    path.write_bytes(data)
+        overwrite(path, pages - 60, 60)
     entries, error = read_to_the_error(path)
     assert re.search(r"the database is damaged after seq \d+; .*recover", error)
     assert len(entries) > 1000

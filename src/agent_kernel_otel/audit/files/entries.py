@@ -89,7 +89,8 @@ class AuditFile(Protocol):
     def position(self) -> Position:
         """Just after the last entry that :meth:`entries` gave.
 
-        Where that was cut off it is before it, which may have been completed by the next time.
+        Where that was cut off it is before it, which may have been completed by the next time;
+        where it is in a damaged part of a database, too, since nothing tells that place.
         """
         ...
 

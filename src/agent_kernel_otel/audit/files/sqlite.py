@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from agent_kernel_otel.audit.files.entries import (
     AuditFileError,
@@ -27,6 +27,13 @@ _PAGE: Final = 1000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of payload after which a page ends, however few rows it has."""
 _PATIENCE: Final = 10.0
+_FARTHEST: Final = 10_000
+"""Rows that are tried one by one after damage, which is more than one page of SQLite leads to."""
+_DAMAGED: Final = "the database is damaged there"
+_ROWS: Final = (
+    "SELECT seq, prev_hash, record_hash, payload FROM traces "
+    "WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?"
+)
 _COLUMNS: Final = ("seq", "prev_hash", "record_hash", "payload")
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
@@ -94,13 +101,15 @@ class SqliteFile:
 
     def _measure(self) -> int:
         """See how many rows there are; their numbers have no gaps unless some were removed."""
-        query = "SELECT (SELECT min(seq) FROM traces), (SELECT max(seq) FROM traces)"
-        page = self._fetch(query)
-        if page.error is not None:
-            return 0  # damaged, and only reading shows how far
-        first, last = page.rows[0]
-        self.size = 0 if first is None else last - first + 1
-        return first or 0
+        least, most = (self._fetch(f"SELECT {end}(seq) FROM traces") for end in ("min", "max"))
+        if least.error is not None:  # damaged there; the kernel counts from 0
+            first = int(self._meta("checkpoint_next_seq") or 0)
+        else:
+            first = least.rows[0][0] or 0
+        if most.error is None:
+            last = most.rows[0][0]
+            self.size = 0 if last is None else last - first + 1
+        return first
 
     def entries(
         self, after: Position | None = None, until: Position | None = None
@@ -114,23 +123,42 @@ class SqliteFile:
         if until is not None and not until:
             return
         last = _LARGEST if until is None else self._check(until)
-        query = (
-            "SELECT seq, prev_hash, record_hash, payload FROM traces "
-            "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        )
+        seq = _SMALLEST if self._seq is None else self._seq + 1
         while True:
-            page = self._fetch(query, _SMALLEST if self._seq is None else self._seq, last, _PAGE)
-            for seq, prev_hash, record_hash, payload in page.rows:
-                link = Link(seq, _text(prev_hash), _text(record_hash))
-                self._seq, self._hash = seq, link.record_hash
-                self.done = seq - self._first + 1
-                yield _entry(link, payload)
-            if page.error is not None:
-                self._fail(page.error)
-            if not page.rows:
+            page = self._fetch(_ROWS, seq, last, _PAGE)
+            if page.rows:
+                seq = page.rows[-1][0] + 1
+            elif page.error is None:
                 break
+            else:
+                begin = max(seq, self._first)
+                found, page = self._beyond_damage(page.error, begin, last)
+                for lost in range(begin, found):
+                    self.done = lost - self._first + 1
+                    yield Entry(f"seq {lost}", None, problem=_DAMAGED)
+                seq = found + 1
+            for number, prev_hash, record_hash, payload in page.rows:
+                link = Link(number, _text(prev_hash), _text(record_hash))
+                self._seq, self._hash = number, link.record_hash
+                self.done = number - self._first + 1
+                yield _entry(link, payload)
         if self._damage is not None:
             self._fail(self._damage)
+
+    def _beyond_damage(self, error: sqlite3.Error, begin: int, last: int) -> tuple[int, _Page]:
+        """The first row that can be read, though not together with those around it.
+
+        Raises:
+            AuditFileError: None can, or it is no damage.
+        """
+        for seq in range(begin, min(begin + _FARTHEST, last + 1)):
+            if not _is_damage(error):
+                break
+            page = self._fetch(_ROWS, seq, seq, 1)
+            if page.error is None:
+                return seq, page
+            error = page.error
+        return self._fail(error)
 
     def _check(self, position: Position) -> int:
         """The number in a position.
@@ -231,7 +259,7 @@ class SqliteFile:
             return _Page(rows, error)
         return _Page(rows, None)
 
-    def _fail(self, error: sqlite3.Error) -> None:
+    def _fail(self, error: sqlite3.Error) -> NoReturn:
         text = str(error)
         if "locked" in text or "busy" in text:
             problem = f"another process has had it locked for {self._patience:g} s; try again later"
