@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -180,6 +181,55 @@ def test_a_file_that_is_no_checkpoint_is_never_overwritten(
     assert not receiver.spans()
 
 
+def test_no_file_that_is_named_like_a_helper_of_it_is_lost(shell: Shell) -> None:
+    trail(shell.directory / "audit.jsonl", 3)
+    notes = shell.directory / "notes"
+    notes.write_text("mine")
+    (shell.directory / "night.json.tmp").symlink_to(notes)
+    (shell.directory / ".night.json.tmp").write_text("mine")
+    assert shell.export("audit.jsonl", *KEPT).returncode == 0
+    assert notes.read_text() == (shell.directory / ".night.json.tmp").read_text() == "mine"
+    assert (shell.directory / "night.json.tmp").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["content", "symlink", "directory"])
+def test_a_file_in_the_place_of_its_lock_is_told_of_and_left(
+    shell: Shell, receiver: Receiver, kind: str
+) -> None:
+    trail(shell.directory / "audit.jsonl", 1)
+    lock = shell.directory / "night.json.lock"
+    if kind == "content":
+        lock.write_text("mine")
+    elif kind == "symlink":
+        lock.symlink_to(shell.directory / "elsewhere")
+    else:
+        lock.mkdir()
+    done = shell.export("audit.jsonl", *KEPT)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "night.json.lock: is in the way" in done.stderr
+    assert lock.is_symlink() or lock.is_dir() or lock.read_text() == "mine"
+    assert not (shell.directory / "elsewhere").exists()
+    assert not receiver.spans()
+
+
+def test_a_lock_that_is_written_to_meanwhile_is_left(tmp_path: Path) -> None:
+    claim = Claim(tmp_path / "c")
+    assert claim.take()
+    (tmp_path / "c.lock").write_text("mine")
+    claim.release()
+    assert (tmp_path / "c.lock").read_text() == "mine"
+
+
+def test_an_audit_file_is_never_its_lock(shell: Shell) -> None:
+    trail(shell.directory / "audit.jsonl", 1)
+    (shell.directory / "night.json.lock").touch()
+    done = shell.export("audit.jsonl", "night.json.lock", *KEPT)
+    assert done.returncode == 2
+    assert "night.json.lock: is to be written, and is named as another file too" in done.stderr
+    assert (shell.directory / "night.json.lock").exists()
+
+
 @pytest.mark.parametrize("place", ["no/where.json", ".", "/dev/null"])
 def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_sent(
     shell: Shell, receiver: Receiver, place: str
@@ -256,6 +306,22 @@ def test_it_is_written_all_or_nothing_and_for_its_owner_only(tmp_path: Path) -> 
         unwritable.save()
     assert path.read_bytes() == before
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_is_on_the_disk_before_it_takes_the_place_of_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text("last")
+    synced: list[tuple[int, str]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoint(path).save()
+    assert synced == [(path.stat().st_size, "last")]
 
 
 def test_each_export_has_one_of_its_own(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any, Final
 
 from agent_kernel_otel.audit.files.entries import Position
-from agent_kernel_otel.export.claim import Claim
+from agent_kernel_otel.export.claim import Claim, NoLockError
 from agent_kernel_otel.export.summary import Counts
 
 _KIND: Final = "agent-kernel-otel export checkpoint"
@@ -108,6 +109,11 @@ class Checkpoint:
         try:
             if self._claim.take():
                 return
+        except NoLockError as error:
+            raise CheckpointError(
+                f"{error}: is in the way: the checkpoint's lock would have that name; name another "
+                "checkpoint, or remove it"
+            ) from error
         except OSError as error:
             raise self._unwritable(error) from error
         raise CheckpointError(
@@ -141,7 +147,12 @@ class Checkpoint:
         if self.path is None or not self.is_written:
             return
         try:
-            self._write_beside(self.path).replace(self.path)
+            beside = self._write_beside(self.path)
+            try:
+                beside.replace(self.path)
+            except OSError:
+                beside.unlink()
+                raise
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -170,13 +181,15 @@ class Checkpoint:
             "counts": asdict(self.counts),
             "positions": {name: dict(position) for name, position in self.positions.items()},
         }
-        beside = path.with_name(f"{path.name}.tmp")
+        # A name that nobody has. It holds ids that somebody filtered by: only its owner may read it.
+        descriptor, name = mkstemp(".tmp", f".{path.name}.", path.parent)
+        beside = Path(name)
         try:
-            # It holds ids that somebody filtered by: nobody else is to read it.
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(json.dumps(content, indent=1).encode())
-        except OSError:
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave an empty one in its place
+        except BaseException:
             with suppress(OSError):
                 beside.unlink()
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agent_kernel_otel.cli import fail
+from agent_kernel_otel.export.claim import lock_of
 from agent_kernel_otel.export.options import ExportOptions
 from agent_kernel_otel.export.selection import EVENTS, Moment, Selection
 from agent_kernel_otel.export.stopping import Stopping
@@ -217,6 +218,8 @@ def _problem(files: tuple[str, ...], arguments: argparse.Namespace) -> str | Non
     if not files:
         return "export needs a FILE: agent-kernel-otel export audit.jsonl"
     written = [path for path in (arguments.output, arguments.checkpoint) if path is not None]
+    if arguments.checkpoint is not None:
+        written.append(str(lock_of(Path(arguments.checkpoint).resolve())))
     for number, path in enumerate(written):
         if any(_is_same(path, other) for other in (*files, *arguments.links, *written[:number])):
             return f"{path}: is to be written, and is named as another file too"
