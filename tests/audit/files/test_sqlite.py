@@ -321,6 +321,19 @@ def test_of_a_file_damaged_at_its_end_everything_before_the_damage_is_read(
     assert action_ids(entries) == ids(len(entries))
 
 
+def test_a_pruned_store_that_says_nothing_sensible_is_read_all_the_same(path: Path) -> None:
+    TestPruned.prune(sqlite(path, traces(200)), 91)
+    change(path, "UPDATE meta SET value = '?' WHERE key = 'checkpoint_next_seq'")
+    overwrite(path, first_page_with(path, ids(1, first=92)[0]))
+    assert action_ids(read(path))[-50:] == ids(50, first=150)
+
+
+def test_the_largest_number_there_is_ends_a_file(path: Path) -> None:
+    sqlite(path, traces(2))
+    change(path, "UPDATE traces SET seq = ? WHERE seq = 1", 2**63 - 1)
+    assert action_ids(read(path)) == ids(2)
+
+
 @pytest.mark.parametrize("length", [50, 99, 100, 4000])
 def test_a_file_cut_off_in_its_first_page_is_damaged(path: Path, length: int) -> None:
     sqlite(path, traces(3))

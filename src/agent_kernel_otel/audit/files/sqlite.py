@@ -103,7 +103,8 @@ class SqliteFile:
         """See how many rows there are; their numbers have no gaps unless some were removed."""
         least, most = (self._fetch(f"SELECT {end}(seq) FROM traces") for end in ("min", "max"))
         if least.error is not None:  # damaged there; the kernel counts from 0
-            first = int(self._meta("checkpoint_next_seq") or 0)
+            pruned_to = self._meta("checkpoint_next_seq") or ""
+            first = int(pruned_to) if pruned_to.isdecimal() else 0
         else:
             first = least.rows[0][0] or 0
         if most.error is None:
@@ -124,7 +125,7 @@ class SqliteFile:
             return
         last = _LARGEST if until is None else self._check(until)
         seq = _SMALLEST if self._seq is None else self._seq + 1
-        while True:
+        while seq <= last:
             page = self._fetch(_ROWS, seq, last, _PAGE)
             if page.rows:
                 seq = page.rows[-1][0] + 1
