@@ -342,10 +342,14 @@ def test_a_file_cut_off_in_its_first_page_is_damaged(path: Path, length: int) ->
         read(path)
 
 
-def test_another_database_is_named_by_its_tables(path: Path) -> None:
+def test_of_another_database_nothing_is_repeated(path: Path) -> None:
     SQLiteRevocationStore(path).close()
-    with pytest.raises(AuditFileError, match="its tables: principal_tokens, revoked, token_expiry"):
+    change(path, 'CREATE TABLE "canary\n\x1b[31m" (id INTEGER)')
+    with pytest.raises(AuditFileError) as caught:
         open_audit_file(path)
+    assert str(caught.value) == (
+        f"{path}: it is a SQLite file without a table traces as SQLiteTraceStore writes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -360,7 +364,7 @@ def test_another_table_of_the_same_name_is_not_taken_for_audit_records(
     path: Path, table: str
 ) -> None:
     change(path, f"CREATE TABLE {table}")
-    with pytest.raises(AuditFileError, match=r"without a table traces .* its tables: traces$"):
+    with pytest.raises(AuditFileError, match="without a table traces as"):
         open_audit_file(path)
 
 

@@ -89,14 +89,8 @@ class SqliteFile:
             return
         if self._damage is not None:
             self._fail(self._damage)
-        found = self._rows(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
-            "ORDER BY name LIMIT 10"
-        )
-        tables = ", ".join(_text(row[0]) for row in found)
         raise AuditFileError(
-            f"{self.path}: it is a SQLite file without a table traces as SQLiteTraceStore writes; "
-            + (f"its tables: {tables}" if tables else "it has no tables")
+            f"{self.path}: it is a SQLite file without a table traces as SQLiteTraceStore writes"
         )
 
     def _measure(self) -> int:
