@@ -12,6 +12,7 @@ import base64
 import json
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,6 +47,7 @@ class Script:
             line |= {"headers": headers, "raw": base64.b64encode(raw).decode()}
             with open(self._output, "a") as file:  # noqa: PTH123 - it runs alone
                 file.write(json.dumps(line) + "\n")
+        time.sleep(answer.get("delay", 0.0))
         return answer
 
 

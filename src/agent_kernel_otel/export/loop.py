@@ -33,6 +33,8 @@ _LONGEST: Final = 32 * _PIECE
 """Records after which a batch ends even if the filters left hardly any of them."""
 _ON_THEIR_WAY: Final = 2
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
+_LOOKS_BEFORE_TOLD: Final = 2
+"""Whoever waits for a receiver that is away stops in a moment, of which there is nothing to tell."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Loop:
         self._span_of = replay.span_of
         self._pending: deque[_Batch] = deque()
         self._read = checkpoint.counts.read
+        self._looks_since_stop = 0
         self.cut_off = self.linked = 0
         self.rejection: str | None = None
         self.broken_off: list[str] = []
@@ -204,10 +207,9 @@ class Loop:
         self._checkpoint.save()
 
     def _wait_for(self, delivery: Future[Delivered]) -> None:
-        is_told = False
         while not wait((delivery,), timeout=_SECONDS_BETWEEN_LOOKS).done:
-            if self._stopping.number is not None and not is_told:
-                is_told = True
+            self._looks_since_stop += self._stopping.number is not None
+            if self._looks_since_stop == _LOOKS_BEFORE_TOLD:
                 self._progress.notice(
                     "stopping as soon as the receiver has confirmed what is on its way; once more "
                     "stops at once"

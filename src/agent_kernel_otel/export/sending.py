@@ -40,6 +40,7 @@ from agent_kernel_otel.export.sink import (
     Sink,
     UnusableDestinationError,
 )
+from agent_kernel_otel.export.stopping import Stopped
 from agent_kernel_otel.export.summary import duration
 
 _FIRST_PAUSE: Final = 0.25
@@ -55,6 +56,7 @@ _RECONNECTS: Final = (("grpc.max_reconnect_backoff_ms", 1000),)
 """gRPC connects anew only after a pause that grows to minutes, also where a channel is made anew. A
 receiver that is back must be noticed at once."""
 _SHORTEST_ATTEMPT: Final = 1.0
+_SECONDS_BETWEEN_LOOKS: Final = 0.1
 _CLOSING: Final = 1.0
 
 _WRONG_SETTINGS: Final = frozenset(
@@ -81,6 +83,7 @@ def open_otlp_sink(
     resource: Resource,
     patience: float,
     notify: Callable[[str], None],
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Sink:
     """Open the sink that sends OTLP, by gRPC or HTTP as the environment says.
 
@@ -95,6 +98,7 @@ def open_otlp_sink(
             wants to be left alone is waited for once in any case, and again up to ten times that.
         notify: Told in one line when the receiver is waited for, and when it goes on; called by
             another thread.
+        is_stopping: Whether nothing is to be tried again any more; also asked by that thread.
 
     Raises:
         UnusableDestinationError: The settings do not make an exporter.
@@ -105,7 +109,8 @@ def open_otlp_sink(
     destination = _destination(os.environ, endpoint)
     with quiet():  # what the SDK cannot read it repeats
         exporter = _exporter(destination)
-    return _OtlpSink(connect(destination, exporter, os.environ, resource), patience, notify)
+    connection = connect(destination, exporter, os.environ, resource)
+    return _OtlpSink(connection, patience, notify, is_stopping)
 
 
 def _destination(environ: Mapping[str, str], endpoint: str | None) -> Destination:
@@ -165,18 +170,24 @@ class _OtlpSink:
         connection: Where to.
         patience: Seconds to wait for a receiver that takes nothing.
         notify: Told when it is waited for.
+        is_stopping: Whether nothing is to be tried again any more.
     """
 
     def __init__(
-        self, connection: Connection, patience: float, notify: Callable[[str], None]
+        self,
+        connection: Connection,
+        patience: float,
+        notify: Callable[[str], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self.destination = f"{connection.destination.endpoint} ({connection.destination.protocol})"
         self._connection = connection
         self._patience = patience
         self._notify = notify
+        self._is_stopping = is_stopping
         self._given: queue.SimpleQueue[tuple[Sequence[Any], Future[Delivered]] | None]
         self._given = queue.SimpleQueue()
-        self._failure: DeliveryError | None = None
+        self._failure: DeliveryError | Stopped | None = None
         self._closed = threading.Event()
         self._is_proven = False
         self._most_spans: int | None = None
@@ -215,7 +226,7 @@ class _OtlpSink:
         if self._failure is None:
             try:
                 future.set_result(self._deliver(encoded))
-            except DeliveryError as error:
+            except (DeliveryError, Stopped) as error:
                 self._failure = error
             except Exception as error:
                 text = f"sending to {self.destination} raised {type(error).__qualname__}"
@@ -261,8 +272,16 @@ class _OtlpSink:
             if not wait.is_told and wait.is_remarkable(pause):
                 wait.is_told = True
                 self._tell(reply)
-            self._closed.wait(pause)
+            self._pause(pause)
         raise self._cut_short()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until the next attempt, unless there is to be none."""
+        end = time.monotonic() + seconds
+        while not self._closed.is_set() and (left := end - time.monotonic()) > 0:
+            if self._is_stopping():
+                raise Stopped
+            self._closed.wait(min(left, _SECONDS_BETWEEN_LOOKS))
 
     def _tell(self, reply: Reply) -> None:
         reply = self._connection.explain(reply)

@@ -60,8 +60,9 @@ class Sink(Protocol):
             spans: The spans of one request; not kept after this returns.
 
         Returns:
-            Done when the receiver has confirmed them. It fails with a :class:`DeliveryError`, and
-            after that all later ones do, with the same.
+            Done when the receiver has confirmed them. It fails with a :class:`DeliveryError`, or
+            with :class:`~agent_kernel_otel.export.stopping.Stopped` where trying again would be
+            of use and is not wanted any more, and after that all later ones do, with the same.
         """
         ...
 
