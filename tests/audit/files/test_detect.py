@@ -91,6 +91,17 @@ def test_lines_that_are_all_corrupt_are_no_audit_file_unless_the_user_says_so(pa
     assert "expected" in refused(path, "envelope")
 
 
+def test_where_a_corrupt_line_comes_before_a_long_one_the_option_is_named(
+    path: Path,
+) -> None:
+    lines = exported(path, traces(2, args={"x": "x" * 100_000})).read_bytes()
+    path.write_bytes(b"garbage\n" + lines)
+    assert refused(path).endswith(
+        "; if its first lines are damaged ones of JSON lines: --format jsonl"
+    )
+    assert action_ids(open_audit_file(path, "jsonl").entries()) == ids(2)
+
+
 def test_a_first_line_longer_than_the_head_is_read_to_its_end(path: Path) -> None:
     exported(path, traces(2, args={"x": "x" * 1_000_000}))
     assert action_ids(read(path)) == ids(2)

@@ -84,7 +84,8 @@ def _format_of(source: Source, wanted: str | None) -> str:
             "it is a JSON array, as of `weaver-kernel audit list --json`; make it with "
             "`weaver-kernel audit export`"
         )
-    return source.fail(f"it is no audit file; {_EXPECTED}")
+    advice = "" if is_all else "; if its first lines are damaged ones of JSON lines: --format jsonl"
+    return source.fail(f"it is no audit file; {_EXPECTED}{advice}")
 
 
 def _recognised(source: Source, head: bytes, *, is_all: bool) -> str | None:
