@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from weaver_kernel.stores import SQLiteRevocationStore, SQLiteTraceStore
@@ -214,6 +217,27 @@ def test_a_write_that_was_interrupted_is_said_to_be_in_the_way(path: Path) -> No
     with pytest.raises(AuditFileError, match="a write to it was interrupted"):
         read(path)
     assert contents(path.parent) == before
+
+
+def test_a_log_where_nothing_may_be_written_is_to_be_copied_elsewhere() -> None:
+    with TemporaryDirectory() as folder:  # tmp_path is root's alone
+        path, copy = Path(folder, "audit.db"), Path(folder, "copy", "audit.db")
+        with closing(SQLiteTraceStore(path, secret=KEY)) as store:
+            store._conn.execute("PRAGMA journal_mode=wal")
+            store.record(*traces(1))
+            shutil.copytree(folder, copy.parent, ignore=shutil.ignore_patterns("*-shm"))
+        Path(folder).chmod(0o755)
+        copy.parent.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:  # who may write anywhere
+            os.seteuid(65534)
+        try:
+            with pytest.raises(AuditFileError, match=r": what audit.db-wal holds .*: copy both"):
+                read(copy)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            copy.parent.chmod(0o755)
 
 
 @pytest.mark.parametrize(

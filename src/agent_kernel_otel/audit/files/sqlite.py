@@ -213,6 +213,9 @@ class SqliteFile:
                 return page
         return self._fetch_once("mode=ro", query, values)
 
+    def _log(self) -> Path:
+        return self._real_path.with_name(self._real_path.name + "-wal")
+
     def _unused_log(self) -> tuple[int, int] | None:
         """What tells that nobody has written meanwhile, in a file with a write-ahead log.
 
@@ -224,7 +227,7 @@ class SqliteFile:
                 header = file.read(20)
             if header[18:20] != b"\x02\x02":
                 return None
-            if self._real_path.with_name(self._real_path.name + "-wal").exists():
+            if self._log().exists():
                 return None
             status = self._real_path.stat()
         except OSError:
@@ -262,6 +265,11 @@ class SqliteFile:
             problem = (
                 "a write to it was interrupted and has to be undone first, by whoever may write: "
                 "open it once with the kernel"
+            )
+        elif "unable to open" in text and self._log().exists():
+            problem = (
+                f"what {self._log().name} holds has to be read with it, which takes a folder that "
+                "may be written to: copy both into one"
             )
         elif _is_damage(error):
             place = "" if self._seq is None else f" after seq {self._seq}"
