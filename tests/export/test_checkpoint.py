@@ -168,7 +168,7 @@ def test_a_dry_run_tells_what_is_new_and_leaves_the_checkpoint(shell: Shell) -> 
 
 
 @pytest.mark.parametrize("option", [(), ("--restart",)])
-@pytest.mark.parametrize("content", ["", "notes\n", "{}", '{"kind": "another"}'])
+@pytest.mark.parametrize("content", ["notes\n", "{}", "[" * 9999, '{"kind": "another"}'])
 def test_a_file_that_is_no_checkpoint_is_never_overwritten(
     shell: Shell, receiver: Receiver, content: str, option: tuple[str, ...]
 ) -> None:
@@ -287,14 +287,43 @@ def test_one_that_was_finished_begins_to_count_anew(tmp_path: Path) -> None:
     assert (second.now, second.counts.read, second.positions) == (1_000, 0, {"/a": {"line": 2}})
 
 
-@pytest.mark.parametrize("key", ["destination", "filters", "positions", "counts", "now", "version"])
-def test_a_damaged_one_is_not_used(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, None) for key in ("destination", "filters", "positions", "counts", "version")),
+        ("now", 10**400),
+        ("is_finished", 0),
+        ("counts", {"exported": "x", "skipped": 0, "unreadable": 0, "rejected": 0}),
+        ("counts", {"exported": 1}),
+        ("positions", {"/a": 5}),
+        ("positions", {"/a": {"offset": 10**30}}),
+        ("positions", {"/a": {"offset": 2**62, "length": 2**62}}),
+        ("positions", {"/a": {"offset": [1]}}),
+    ],
+)
+def test_a_damaged_one_is_not_used(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "c.json"
-    checkpoint(path).save()
+    checkpoint(path, positions={"/a": {"offset": 9}}).save()
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, key: None}))
-    with pytest.raises(CheckpointError, match=r"c\.json: "):
+    path.write_text(json.dumps({**content, key: value}))
+    with pytest.raises(CheckpointError, match=r"c\.json: .*; begin anew with --restart"):
         checkpoint(path).load(restart=False)
+    checkpoint(path).load(restart=True)
+
+
+@pytest.mark.parametrize("cut", [-1, 200, 0])
+def test_what_a_power_cut_has_left_of_one_can_be_begun_anew(
+    shell: Shell, receiver: Receiver, cut: int
+) -> None:
+    trail(shell.directory / "audit.jsonl", 2)
+    shell.export("audit.jsonl", *KEPT)
+    path = shell.directory / "night.json"
+    path.write_bytes(path.read_bytes()[:cut] or b"\0" * 100)
+    done = shell.export("audit.jsonl", *KEPT)
+    assert done.returncode == 2
+    assert "night.json: is damaged; begin anew with --restart" in done.stderr
+    assert shell.summary("audit.jsonl", *KEPT, "--restart")["exported"] == 2
+    assert len(receiver.spans()) == 4
 
 
 def test_it_is_written_all_or_nothing_and_for_its_owner_only(tmp_path: Path) -> None:

@@ -7,18 +7,23 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any, Final
 
 from agent_kernel_otel.audit.files.entries import Position
+from agent_kernel_otel.audit.files.parsing import LARGEST
 from agent_kernel_otel.export.claim import Claim, NoLockError
 from agent_kernel_otel.export.summary import Counts
 
 _KIND: Final = "agent-kernel-otel export checkpoint"
 _VERSION: Final = 1
+_BEGINNING: Final = json.dumps({"kind": _KIND}, indent=1).removesuffix("\n}").encode()
+_LARGEST_NUMBER: Final = 2**63
+_LONGEST_PIECE: Final = 2 * LARGEST
+"""No position remembers more bytes than those of a record and of what parts it from the next."""
 _OWN_DIRECTORY: Final = "agent-kernel-otel/export"
 _REMEDY: Final = "begin anew with --restart, or give another --checkpoint FILE"
 
@@ -74,17 +79,12 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        _read(self.path)  # a file that is no checkpoint gets no lock beside it
+        _read(self.path, restart=restart)  # a file that is no checkpoint gets no lock beside it
         self._take(self.path)
-        stored = _read(self.path)
-        if stored is None or restart:
+        stored = _read(self.path, restart=restart)
+        if stored is None:
             return
-        try:
-            destination, filters = str(stored["destination"]), dict(stored["filters"])
-            positions, counts = dict(stored["positions"]), Counts(**stored["counts"])
-            now, is_finished = int(stored["now"]), bool(stored["is_finished"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: is damaged; {_REMEDY}") from error
+        destination, filters = stored["destination"], stored["filters"]
         if destination != self.destination:
             raise CheckpointError(
                 f"{self.path}: is of an export to {destination}, and this one goes to "
@@ -95,9 +95,10 @@ class Checkpoint:
                 f"{self.path}: is of an export with {_options(filters)}, and this one has "
                 f"{_options(self.filters)}; {_REMEDY}"
             )
-        self.positions, self.is_resumed, self.is_finished = positions, True, is_finished
-        if not is_finished:
-            self.counts, self.now = counts, now
+        self.positions, self.is_finished = dict(stored["positions"]), stored["is_finished"]
+        self.is_resumed = True
+        if not self.is_finished:
+            self.counts, self.now = Counts(**stored["counts"]), stored["now"]
 
     def _take(self, path: Path) -> None:
         if not self.is_written:
@@ -223,28 +224,68 @@ def automatic_path(
     return state / _OWN_DIRECTORY / f"{sha256(same).hexdigest()[:24]}.json"
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def _read(path: Path, *, restart: bool) -> Mapping[str, Any] | None:
+    """What is kept there, in its right form; ``None`` if nothing is, or it is not to be used."""
     try:
         # A device or a directory must never be replaced by a checkpoint.
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path}: is no file that a checkpoint can be kept in")
-        content = json.loads(path.read_bytes())
+        raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):  # the latter shows when it is written
         return None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
-    except ValueError:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or content.get("kind") != _KIND:
+    is_ours = isinstance(content, dict) and content.get("kind") == _KIND
+    # What a power cut can leave of one: its beginning, nothing, or zeros.
+    if not is_ours and not raw.startswith(_BEGINNING) and raw.strip(b"\0"):
         raise CheckpointError(
             f"{path}: is no checkpoint of this command, and is left as it is; remove it, or give "
             "another --checkpoint FILE"
         )
-    if content.get("version") != _VERSION:
+    if restart:
+        return None
+    if is_ours and content.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path}: was written by another version of agent-kernel-otel; remove it to begin anew"
+            f"{path}: was written by another version of agent-kernel-otel; {_REMEDY}"
         )
-    return content
+    if not is_ours or not _is_sound(content):
+        raise CheckpointError(f"{path}: is damaged; {_REMEDY}")
+    return dict(content)
+
+
+def _is_sound(content: Mapping[str, Any]) -> bool:
+    """Whether everything in it is what it was when it was written."""
+    counts, positions = content.get("counts"), content.get("positions")
+    return (
+        isinstance(content.get("destination"), str)
+        and isinstance(content.get("filters"), dict)
+        and isinstance(content.get("is_finished"), bool)
+        and _is_number(content.get("now"))
+        and isinstance(counts, dict)
+        and counts.keys() == {each.name for each in fields(Counts)}
+        and all(map(_is_number, counts.values()))
+        and isinstance(positions, dict)
+        and all(map(_is_position, positions.values()))
+    )
+
+
+def _is_position(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    length = value.get("length", 0)
+    return (
+        all(isinstance(each, str) or _is_number(each) for each in value.values())
+        and type(length) is int
+        and length <= _LONGEST_PIECE
+    )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST_NUMBER
 
 
 def _options(filters: Mapping[str, Any]) -> str:
