@@ -135,9 +135,9 @@ def test_other_filters_and_another_destination_are_errors_that_say_what_differs(
 ) -> None:
     trail(shell.directory / "audit.jsonl", 3)
     shell.export("audit.jsonl", *KEPT, "--event", "invoke", "--failed")
-    others = shell.export("audit.jsonl", *KEPT, "--principal", "bob")
+    others = shell.export("audit.jsonl", *KEPT, "--since", "7d")
     assert others.returncode == 2
-    assert "--event invoke --failed, and this one has --principal bob; " in others.stderr
+    assert "--event invoke --failed, and this one has --since 7d; " in others.stderr
     assert "--restart" in others.stderr
     none = shell.export("audit.jsonl", *KEPT)
     assert "and this one has no filters; " in none.stderr
@@ -147,6 +147,14 @@ def test_other_filters_and_another_destination_are_errors_that_say_what_differs(
     assert elsewhere.returncode == 2
     assert f"{receiver.endpoint} (grpc), and this one goes to " in elsewhere.stderr
     assert not (shell.directory / "spans.jsonl").exists()
+
+
+def test_nobody_is_named_whom_another_run_has_asked_for(shell: Shell) -> None:
+    trail(shell.directory / "audit.jsonl", 1)
+    shell.export("audit.jsonl", *KEPT, "--principal", "bob")
+    done = shell.export("audit.jsonl", *KEPT, "--principal", "carol")
+    assert done.returncode == 2
+    assert "other filters: --principal, and this one has --principal; " in done.stderr
 
 
 def test_what_is_written_to_a_file_is_added_to_by_the_next_run(shell: Shell) -> None:

@@ -92,8 +92,8 @@ class Checkpoint:
             )
         if filters != self.filters:
             raise CheckpointError(
-                f"{self.path}: is of an export with {_options(filters)}, and this one has "
-                f"{_options(self.filters)}; {_REMEDY}"
+                f"{self.path}: is of an export with other filters: {_options(filters)}, and this "
+                f"one has {_options(self.filters)}; {_REMEDY}"
             )
         self.positions, self.is_finished = dict(stored["positions"]), stored["is_finished"]
         self.is_resumed = True
@@ -289,9 +289,13 @@ def _is_number(value: object) -> bool:
 
 
 def _options(filters: Mapping[str, Any]) -> str:
-    """Filters as they were typed."""
+    """Filters as they were typed, without the ids of people."""
     words = []
     for option, value in filters.items():
-        values = value if isinstance(value, list) else [value]
-        words += [option if each is True else f"{option} {each}" for each in values]
+        if value is True or option == "--principal":
+            words.append(option)
+        else:
+            words += [
+                f"{option} {each}" for each in (value if isinstance(value, list) else [value])
+            ]
     return " ".join(words) or "no filters"
