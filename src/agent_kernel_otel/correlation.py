@@ -65,7 +65,8 @@ class Correlations:
         """The action that a live span is; ``None`` where it is none that is still known.
 
         Args:
-            span_context: That of an operation's span, not of one above or below it.
+            span_context: That of an operation's span, not of one above or below it. Of a span in
+                which an :class:`~agent_kernel_otel.OTelTraceStore` saw records it is the last one's.
         """
         span_id = span_context.span_id
         found = self._young_actions.get(span_id) or self._old_actions.get(span_id)

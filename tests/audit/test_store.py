@@ -20,7 +20,13 @@ from weaver_kernel.models import ActionTrace
 from weaver_kernel.stores import JsonlTraceStore, SQLiteTraceStore, TraceStoreProtocol
 from weaver_kernel.trace_query import TraceQuery
 
-from agent_kernel_otel import InstrumentationConfig, OTelTraceStore, replayed_context, trace_context
+from agent_kernel_otel import (
+    InstrumentationConfig,
+    OTelTraceStore,
+    action_id,
+    replayed_context,
+    trace_context,
+)
 from agent_kernel_otel.faults import faults
 from tests.audit.scenes import SCENES, is_replayed, kernel_with, spans_of, succeed
 from tests.audit.traces import trace
@@ -91,6 +97,18 @@ def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 def _close(store: Any) -> None:
     if isinstance(store, SQLiteTraceStore):
         store.close()
+
+
+def test_of_a_span_with_several_actions_the_last_one_is_found() -> None:
+    capture = Capture()
+    store = OTelTraceStore(TraceStore(), tracer_provider=capture.tracer_provider)
+    records = [trace() for _ in range(5)]
+    with capture.tracer_provider.get_tracer("app").start_as_current_span("request") as request:
+        for record in records:
+            store.record(record)
+    around = request.get_span_context()
+    assert [trace_context(record.action_id) for record in records] == [around] * 5
+    assert action_id(around) == records[-1].action_id
 
 
 @pytest.mark.parametrize("scene", SCENES)
