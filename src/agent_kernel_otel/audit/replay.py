@@ -80,7 +80,7 @@ class Replay:
     def __init__(
         self,
         config: InstrumentationConfig | None = None,
-        find_live: Callable[[str], SpanContext | None] = trace_context,
+        find_live: Callable[[str], SpanContext | None] | None = None,
     ) -> None:
         config = config or InstrumentationConfig.resolve()
         self._find_live = find_live
@@ -121,7 +121,7 @@ class Replay:
                 name = f"{semconv.EXECUTE_TOOL} {record.capability_id}"
         trace_id, span_id = _ids(record.action_id)
         failed = record.status in {"error", "denied"}
-        live = self._find_live(record.action_id)
+        live = (self._find_live or trace_context)(record.action_id)
         return ReplayedSpan(name, trace_id, span_id, record.time, attributes, failed, live)
 
     def _add_tool_call(self, record: AuditRecord, attributes: Attributes) -> None:
