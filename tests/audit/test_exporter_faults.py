@@ -154,6 +154,20 @@ def test_a_collector_that_refuses_is_told_of_by_our_own_processor() -> None:
     assert (result.exported, result.failed) == (0, 1)
 
 
+@pytest.mark.parametrize("kind", [BatchSpanProcessor, SimpleSpanProcessor])
+@pytest.mark.parametrize("fault", [None, ConnectionError(SECRET)])
+def test_what_the_sdk_s_own_processors_lose_is_told_by_their_exporter_alone(
+    kind: Any, fault: Exception | None
+) -> None:
+    """As the documentation says; when they tell one day, it need not."""
+    exporter = Failing(at=range(10), fault=fault)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(kind(exporter))
+    assert OTelTraceExporter(provider).export([trace()]) == ExportResult(1, 0)
+    provider.shutdown()
+    assert OTelTraceExporter(span_exporter=exporter).export([trace()]).failed == 1
+
+
 def test_records_reach_a_collector_by_an_exporter_alone() -> None:
     records = [trace() for _ in range(300)]
     with OtlpSink() as sink:

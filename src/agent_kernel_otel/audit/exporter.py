@@ -50,7 +50,9 @@ class ExportResult:
     """What became of some records.
 
     Attributes:
-        exported: How many spans were sent, as far as their exporter or processors say.
+        exported: How many spans were sent, as far as their exporter or processors say: a
+            ``span_exporter=`` and the processors of this distro do. The SDK's own do not tell
+            what their exporter could not send; there it is what was handed over and flushed.
         failed: How many were not: records that cannot be read, and spans that could not be sent.
         problems: What was wrong, the first :data:`MOST_PROBLEMS` kinds of it once each; nothing in
             it comes from a record.
@@ -75,7 +77,8 @@ class OTelTraceExporter:
     Args:
         tracer_provider: Through whose resource, limits and processors the spans go; the global one
             by default, whenever that is set.
-        span_exporter: Where they go instead, without any processor.
+        span_exporter: Where they go instead, without any processor, and with a result that tells
+            what arrived.
         config: How spans are named and in which form principals leave; the environment's and
             the configuration file's by default.
 
@@ -100,7 +103,7 @@ class OTelTraceExporter:
             self._destination = _Exporter(span_exporter)
 
     def export(self, traces: Iterable[Any]) -> ExportResult:
-        """Export records, and wait until their spans are sent.
+        """Export records, and wait until their spans are sent, or flushed by the SDK's processors.
 
         Args:
             traces: ``ActionTrace`` records of any release, or mappings with their fields as keys,
