@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class ScriptedCollector(Received):
         protocol: As ``OTEL_EXPORTER_OTLP_PROTOCOL`` has it.
         port: Where it listens; any free port by default.
         largest: Size of the largest request that it takes, in bytes.
+        invalid: Values of attributes; a request with one of them is invalid.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class ScriptedCollector(Received):
         protocol: Protocol = "grpc",
         port: int = 0,
         largest: int | None = None,
+        invalid: Iterable[str] = (),
     ) -> None:
         super().__init__(folder / "requests.jsonl")
         self._wanted = {
@@ -43,6 +46,7 @@ class ScriptedCollector(Received):
             "protocol": protocol,
             "port": port,
             "largest": largest,
+            "invalid": list(invalid),
             "output": str(self.written),
         }
         self.port = port

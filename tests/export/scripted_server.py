@@ -2,7 +2,8 @@
 """The process behind :class:`~tests.export.scripted_collector.ScriptedCollector`.
 
 Run as a script with a JSON object as its only argument, it answers the first requests as that
-says, takes all later ones, and writes one JSON line for each, as the receiver that
+says, takes all later ones that hold nothing invalid, and writes one JSON line for each, as the
+receiver that
 :mod:`tests.support.otlp_records` reads. It ends when its standard input is closed.
 """
 
@@ -31,17 +32,24 @@ _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 class Script:
     """What is answered, and what was asked."""
 
-    def __init__(self, answers: list[dict[str, Any]], output: str) -> None:
-        self._answers = answers
-        self._output = output
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self._answers: list[dict[str, Any]] = wanted["answers"]
+        self._output: str = wanted["output"]
+        self._invalid = set(wanted["invalid"])
+        self._is_http = wanted["protocol"] != "grpc"
         self._lock = threading.Lock()
 
     def next(self, raw: bytes, headers: list[tuple[str, str]]) -> dict[str, Any]:
         """The answer to a request; no status in it if the request is taken."""
         request = ExportTraceServiceRequest.FromString(raw)
-        items = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
+        spans = [span for r in request.resource_spans for s in r.scope_spans for span in s.spans]
+        items = len(spans)
+        texts = {pair.value.string_value for span in spans for pair in span.attributes}
         with self._lock:
             answer = self._answers.pop(0) if self._answers else {}
+            if self._invalid & texts:
+                status = 400 if self._is_http else "INVALID_ARGUMENT"
+                answer = {"status": status, "said": "not for carol"}
             stored = 0 if "status" in answer else items
             line = {"signal": "traces", "stored": stored, "acknowledged": stored, "items": items}
             line |= {"headers": headers, "raw": base64.b64encode(raw).decode()}
@@ -128,7 +136,7 @@ def serve_http(script: Script, wanted: dict[str, Any]) -> int:
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
-    script = Script(wanted["answers"], wanted["output"])
+    script = Script(wanted)
     print((serve_grpc if wanted["protocol"] == "grpc" else serve_http)(script, wanted), flush=True)
     sys.stdin.read()
 

@@ -108,9 +108,8 @@ def test_an_address_over_http_is_one_as_the_general_variable_has_it(
     [
         (GRPC, "UNAUTHENTICATED", "does not accept the credentials (UNAUTHENTICATED)"),
         (GRPC, "PERMISSION_DENIED", "does not allow this (PERMISSION_DENIED)"),
-        (GRPC, "INVALID_ARGUMENT", "(INVALID_ARGUMENT)"),
+        (GRPC, "FAILED_PRECONDITION", "answers with an error (FAILED_PRECONDITION)"),
         (GRPC, "UNIMPLEMENTED", "has no OTLP service there (UNIMPLEMENTED)"),
-        (HTTP, 400, "(HTTP 400 Bad Request)"),
         (HTTP, 401, "does not accept the credentials (HTTP 401 Unauthorized)"),
         (HTTP, 404, "is the wrong path (HTTP 404 Not Found)"),
         (HTTP, 422, "answers with an error (HTTP 422"),
@@ -228,6 +227,63 @@ def test_other_ways_to_say_too_large_are_understood(
         # What was too large is known from then on.
         assert collector.sizes() == [5, 2, 3, 2, 2, 1]
         assert len(collector.spans()) == 10
+
+
+def numbers_of(collector: ScriptedCollector) -> list[int]:
+    return [int(span.attributes[semconv.ACTION_ID][7:]) for span in collector.spans()]
+
+
+@both
+@pytest.mark.parametrize("bad", [[1], [17], [25], [1, 2, 3, 4], [9, 10, 20]])
+def test_spans_that_are_invalid_are_rejected_and_hold_nothing_up(
+    protocol: Protocol, bad: list[int], opened: Opened, tmp_path: Path
+) -> None:
+    invalid = [f"action-{number}" for number in bad]
+    with ScriptedCollector(tmp_path, protocol=protocol, invalid=invalid) as collector:
+        sink = opened(collector.endpoint, protocol)
+        futures = [sink.send(spans(25)), sink.send(spans(25, 25))]
+        assert [delivered(future) for future in futures] == [
+            Delivered(len(bad), "not for carol"),
+            Delivered(0, None),
+        ]
+        assert numbers_of(collector) == [n for n in range(1, 51) if n not in bad]
+        assert collector.sizes()[-1] == 25
+
+
+def test_an_invalid_span_alone_is_rejected_where_others_were_taken(
+    opened: Opened, tmp_path: Path
+) -> None:
+    with ScriptedCollector(tmp_path, invalid=["action-2"]) as collector:
+        sink = opened(collector.endpoint, GRPC)
+        futures = [sink.send(spans(1, start)) for start in range(3)]
+        assert [delivered(future).rejected for future in futures] == [0, 1, 0]
+
+
+@both
+def test_a_receiver_to_which_everything_is_invalid_refuses(
+    protocol: Protocol, opened: Opened, tmp_path: Path
+) -> None:
+    invalid = [f"action-{number}" for number in range(1, 5)]
+    with ScriptedCollector(tmp_path, protocol=protocol, invalid=invalid) as collector:
+        sink = opened(collector.endpoint, protocol)
+        error = failure(sink.send(spans(4)))
+        assert collector.sizes() == [4, 2, 1, 1, 2, 1, 1]
+        assert failure(sink.send(spans(1))) is error
+    assert error.permanent
+    assert str(error).startswith(f"{sink.destination} refuses spans: ")
+    assert "not for carol" in str(error)
+
+
+def test_many_spans_in_a_row_that_are_invalid_are_a_refusal_too(
+    opened: Opened, tmp_path: Path
+) -> None:
+    # As of a receiver that has begun to refuse everything: what it refused is not given up.
+    invalid = [f"action-{number}" for number in range(100, 1000)]
+    with ScriptedCollector(tmp_path, invalid=invalid) as collector:
+        sink = opened(collector.endpoint, GRPC)
+        delivered(sink.send(spans(99)))
+        assert failure(sink.send(spans(900, 99))).permanent
+        assert len(collector.sizes()) < 300
 
 
 @both

@@ -45,7 +45,6 @@ _REFUSALS: Final = {
     "PERMISSION_DENIED": Outcome.FORBIDDEN,
     "UNIMPLEMENTED": Outcome.UNIMPLEMENTED,
     "NOT_FOUND": Outcome.UNIMPLEMENTED,
-    "INVALID_ARGUMENT": Outcome.SERVER_ERROR,
     "FAILED_PRECONDITION": Outcome.SERVER_ERROR,
     "ALREADY_EXISTS": Outcome.SERVER_ERROR,
 }
@@ -63,6 +62,8 @@ _HTTP_REFUSALS: Final = {
     407: Outcome.UNAUTHENTICATED,
     501: Outcome.UNIMPLEMENTED,
 }
+_INVALID: Final = "INVALID_ARGUMENT"
+_HTTP_INVALID: Final = 400
 _HTTP_PASSING: Final = {408: Outcome.SILENT, 429: Outcome.OVERLOADED}
 _HTTP_TOO_LARGE: Final = 413
 _BAD_ADDRESSES: Final = frozenset({"InvalidSchema", "MissingSchema", "InvalidURL"})
@@ -70,11 +71,12 @@ _GRPC_NAMES: Final = ("_client", "_headers")
 
 
 class Fate(Enum):
-    """What became of a request."""
+    """What became of a request. One that is too large, or invalid, may be taken in parts."""
 
     TAKEN = "taken"
     LATER = "later"
     TOO_LARGE = "too large"
+    INVALID = "invalid"
     REFUSED = "refused"
 
 
@@ -201,6 +203,8 @@ class GrpcConnection(Connection):
         status, said = error.code().name, error.details() or ""
         if status in _REFUSALS:
             return self._reply(Fate.REFUSED, _REFUSALS[status], status, said)
+        if status == _INVALID:
+            return self._reply(Fate.INVALID, Outcome.SERVER_ERROR, status, said)
         outcome = _PASSING.get(status, Outcome.SERVER_ERROR)
         return self._reply(Fate.LATER, outcome, status, said, _retry_delay(error))
 
@@ -246,8 +250,8 @@ class HttpConnection(Connection):
             outcome = _HTTP_PASSING.get(code, Outcome.SERVER_ERROR)
             pause = _retry_after(response.headers.get("Retry-After", ""))
             return self._reply(Fate.LATER, outcome, status, said, pause)
-        outcome = _HTTP_REFUSALS.get(code, Outcome.SERVER_ERROR)
-        return self._reply(Fate.REFUSED, outcome, status, said)
+        fate = Fate.INVALID if code == _HTTP_INVALID else Fate.REFUSED
+        return self._reply(fate, _HTTP_REFUSALS.get(code, Outcome.SERVER_ERROR), status, said)
 
 
 class ExporterConnection(Connection):

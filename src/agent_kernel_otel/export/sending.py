@@ -50,6 +50,9 @@ _LONGEST_DEMANDED: Final = 600.0
 """Seconds that a receiver can have us wait at once."""
 _MOST_PATIENCE: Final = 10
 """How many times the patience a receiver can have us wait in all, for one request."""
+_MOST_INVALID: Final = 256
+"""How many requests in a row can be called invalid, each half of the one before, until that is taken
+for a refusal of everything, and not of some of the spans."""
 _UNREMARKABLE: Final = 1.0
 """Seconds that a receiver can be away without a word about it."""
 _RECONNECTS: Final = (("grpc.max_reconnect_backoff_ms", 1000),)
@@ -190,6 +193,7 @@ class _OtlpSink:
         self._failure: DeliveryError | Stopped | None = None
         self._closed = threading.Event()
         self._is_proven = False
+        self._invalid_in_a_row = 0
         self._most_spans: int | None = None
         # Nothing in it may keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="otlp-sink", daemon=True)
@@ -236,23 +240,37 @@ class _OtlpSink:
 
     def _deliver(self, encoded: Sequence[Any]) -> Delivered:
         rejected, said = 0, ""
+        invalid: Reply | None = None
         most = self._most_spans or max(1, len(encoded))
         waiting = [encoded[start : start + most] for start in range(0, len(encoded), most)]
-        while waiting:
+        while waiting and self._invalid_in_a_row < _MOST_INVALID:
             spans = waiting.pop(0)
             reply = self._send(spans)
+            half = len(spans) // 2
+            if reply.fate is Fate.INVALID:
+                invalid = reply
+                self._invalid_in_a_row += 1
             if reply.fate is Fate.TAKEN:
-                rejected += min(reply.rejected, len(spans))  # some count otherwise
+                refused = min(reply.rejected, len(spans))  # some count otherwise
+                rejected += refused
                 said = said or reply.said
-            elif len(spans) > 1:
-                self._most_spans = half = len(spans) // 2
+                if refused < len(spans):
+                    self._is_proven, self._invalid_in_a_row = True, 0
+            elif half:
+                if reply.fate is Fate.TOO_LARGE:
+                    self._most_spans = half
                 waiting[:0] = [spans[:half], spans[half:]]
-            else:
+            elif reply.fate is Fate.TOO_LARGE:
                 raise self._error("takes no request of even one span", reply, permanent=True)
+            else:
+                rejected += 1
+                said = said or reply.said or reply.status
+        if invalid and not (self._is_proven and self._invalid_in_a_row < _MOST_INVALID):
+            raise self._error("refuses spans", invalid, permanent=True)
         return Delivered(rejected, said or None)
 
     def _send(self, spans: Sequence[Any]) -> Reply:
-        """Send one request until it is taken, or known to be too large."""
+        """Send one request until it is taken, or known to be of no use as a whole."""
         wait = _Waiting(self._patience)
         while not self._closed.is_set():
             reply = self._connection.ask(spans, min(self._connection.timeout, wait.left()))
@@ -263,7 +281,6 @@ class _OtlpSink:
             if reply.fate is not Fate.LATER:
                 if wait.is_told:
                     self._notify(f"{self.destination} goes on")
-                self._is_proven = True
                 return reply
             pause = wait.pause(reply.pause)
             if pause is None:
