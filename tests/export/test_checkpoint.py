@@ -9,11 +9,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 from weaver_kernel.stores import SQLiteTraceStore
 from weaver_kernel.stores._trace_codec import decode_trace
 
 from agent_kernel_otel.export.checkpoint import Checkpoint, CheckpointError, automatic_path
 from agent_kernel_otel.export.claim import Claim
+from agent_kernel_otel.export.settings import settings_of
 from agent_kernel_otel.export.summary import Counts
 from tests.export.harness import (
     KEY,
@@ -149,6 +151,64 @@ def test_other_filters_and_another_destination_are_errors_that_say_what_differs(
     assert not (shell.directory / "spans.jsonl").exists()
 
 
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "differs"),
+    [
+        (HEADERS, "X-Scope-OrgID=tenant-a", "X-Scope-OrgID=tenant-b", "headers"),
+        (HEADERS, "authorization=secret-a", "api-key=secret-a", "headers"),
+        (HEADERS, "Authorization=secret-a,a=1", "a=1, authorization=secret-b", None),
+        (HEADERS, "x-honeycomb-team=secret-a", "x-honeycomb-team=secret-b", None),
+        ("OTEL_SERVICE_NAME", "tenant-a", "tenant-b", "resource"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=tenant-a", "team=tenant-b", "resource"),
+        ("OTEL_AGENT_KERNEL_PRINCIPAL_ID", "raw", "off", "principal_id, "),
+        ("OTEL_AGENT_KERNEL_SPAN_NAMING", "agent_kernel", "gen_ai", "principal_id, "),
+    ],
+)
+def test_an_export_does_not_go_on_with_other_settings(
+    shell: Shell, receiver: Receiver, name: str, before: str, after: str, differs: str | None
+) -> None:
+    audit = trail(shell.directory / "audit.jsonl", 1)
+    shell.environment[name] = before
+    assert shell.export("audit.jsonl", *KEPT).returncode == 0
+    kept = (shell.directory / "night.json").read_text()
+    assert "tenant-" not in kept
+    assert "secret-" not in kept
+    audit.add(record(1))
+    shell.environment[name] = after
+    done = shell.export("audit.jsonl", *KEPT)
+    assert done.returncode == (2 if differs else 0)
+    assert len(receiver.spans()) == (1 if differs else 2)
+    if differs:
+        assert "the settings differ from those of the run that has left it: " in done.stderr
+        assert f": {differs}" in done.stderr
+        assert "tenant-" not in done.stderr
+        assert "secret-" not in done.stderr
+
+
+def test_nor_with_another_key_of_hashes(shell: Shell) -> None:
+    trail(shell.directory / "audit.jsonl", 1)
+    shell.environment["OTEL_AGENT_KERNEL_PRINCIPAL_ID"] = "hash"
+    codes = []
+    for key in ("one", "one", "other"):
+        shell.environment["OTEL_AGENT_KERNEL_PRINCIPAL_HASH_KEY"] = key
+        codes.append(shell.export("audit.jsonl", *KEPT).returncode)
+    assert codes == [0, 0, 2]
+
+
+def test_parts_of_the_address_that_are_not_shown_are_compared_and_those_that_are_not() -> None:
+    def address(endpoint: str | None, **environ: str) -> str:
+        return settings_of(Resource({}), endpoint, environ, is_sent=True)["address"]
+
+    one = "https://h/7f2a91c4d5e6f7081920/v1/traces"
+    other = one.replace("7f", "8f")
+    assert len({address(one), address(other), address(f"{one}?team=a"), address(None)}) == 4
+    assert address(None, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=one) == address(one)
+    assert address("http://h:4317") == address("http://h:4317/") == address(None)
+
+
 def test_nobody_is_named_whom_another_run_has_asked_for(shell: Shell) -> None:
     trail(shell.directory / "audit.jsonl", 1)
     shell.export("audit.jsonl", *KEPT, "--principal", "bob")
@@ -268,6 +328,7 @@ def checkpoint(path: Path, **changes: object) -> Checkpoint:
         "is_written": True,
         "destination": "http://h:4317 (grpc)",
         "filters": {"--since": "7d"},
+        "settings": {},
         "now": 5,
         **changes,
     }
@@ -299,6 +360,8 @@ def test_one_that_was_finished_begins_to_count_anew(tmp_path: Path) -> None:
     ("key", "value"),
     [
         *((key, None) for key in ("destination", "filters", "positions", "counts", "version")),
+        ("salt", None),
+        ("settings", []),
         ("now", 10**400),
         ("is_finished", 0),
         ("counts", {"exported": "x", "skipped": 0, "unreadable": 0, "rejected": 0}),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkstemp
 from typing import Any, Final
 
@@ -43,6 +44,8 @@ class Checkpoint:
         is_written: Whether this run may write it.
         destination: Where the export goes.
         filters: What it leaves out.
+        settings: What else must be as it was, by what to call it. It can be secret, and only salted
+            hashes of it are kept.
         now: What ages in the filters are counted from, in nanoseconds since the epoch.
         positions: By the absolute path of each file, up to where all is confirmed.
         counts: What became of the records of this export so far, in earlier runs too.
@@ -55,11 +58,13 @@ class Checkpoint:
     is_written: bool
     destination: str
     filters: Mapping[str, Any]
+    settings: Mapping[str, str]
     now: int
     positions: dict[str, Position] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     is_resumed: bool = False
     is_finished: bool = False
+    _salt: str = field(default_factory=lambda: token_hex(16), repr=False)
     _claim: Claim | None = field(default=None, repr=False)
 
     @property
@@ -95,6 +100,13 @@ class Checkpoint:
                 f"{self.path}: is of an export with other filters: {_options(filters)}, and this "
                 f"one has {_options(self.filters)}; {_REMEDY}"
             )
+        others = _differences(stored["settings"], self._hashed(stored["salt"]))
+        if others:
+            raise CheckpointError(
+                f"{self.path}: the settings differ from those of the run that has left it: "
+                f"{'; '.join(others)}; set them as they were, or {_REMEDY}"
+            )
+        self._salt = stored["salt"]
         self.positions, self.is_finished = dict(stored["positions"]), stored["is_finished"]
         self.is_resumed = True
         if not self.is_finished:
@@ -177,6 +189,8 @@ class Checkpoint:
             "version": _VERSION,
             "destination": self.destination,
             "filters": self.filters,
+            "salt": self._salt,
+            "settings": self._hashed(self._salt),
             "now": self.now,
             "is_finished": self.is_finished,
             "counts": asdict(self.counts),
@@ -195,6 +209,12 @@ class Checkpoint:
                 beside.unlink()
             raise
         return beside
+
+    def _hashed(self, salt: str) -> dict[str, str]:
+        return {
+            name: sha256(f"{salt} {name} {value}".encode(errors="backslashreplace")).hexdigest()
+            for name, value in self.settings.items()
+        }
 
     def _unwritable(self, error: OSError) -> CheckpointError:
         remedy = "name another file" if self.is_kept else "set XDG_STATE_HOME, or --checkpoint FILE"
@@ -263,6 +283,8 @@ def _is_sound(content: Mapping[str, Any]) -> bool:
     return (
         isinstance(content.get("destination"), str)
         and isinstance(content.get("filters"), dict)
+        and isinstance(content.get("salt"), str)
+        and isinstance(content.get("settings"), dict)
         and isinstance(content.get("is_finished"), bool)
         and _is_number(content.get("now"))
         and isinstance(counts, dict)
@@ -286,6 +308,11 @@ def _is_position(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return type(value) is int and 0 <= value < _LARGEST_NUMBER
+
+
+def _differences(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    names = sorted({*some, *others})
+    return [name for name in names if some.get(name) != others.get(name)]
 
 
 def _options(filters: Mapping[str, Any]) -> str:

@@ -28,7 +28,13 @@ from agent_kernel_otel.export.loop import Loop
 from agent_kernel_otel.export.options import ExportOptions
 from agent_kernel_otel.export.progress import Progress
 from agent_kernel_otel.export.sending import open_otlp_sink
-from agent_kernel_otel.export.settings import ChainKeyError, chain_key, resource_of, tell_of_hashes
+from agent_kernel_otel.export.settings import (
+    ChainKeyError,
+    chain_key,
+    resource_of,
+    settings_of,
+    tell_of_hashes,
+)
 from agent_kernel_otel.export.sink import DeliveryError, Sink, UnusableDestinationError
 from agent_kernel_otel.export.sources import Source, Sources
 from agent_kernel_otel.export.stopping import Stopped, Stopping
@@ -161,6 +167,12 @@ class _Run:
             is_written=not options.dry_run,
             destination=destination,
             filters=filters,
+            settings=settings_of(
+                resource_of(options.service_name),
+                options.endpoint,
+                os.environ,
+                is_sent=options.output is None,
+            ),
             now=time.time_ns(),
         )
         opened.callback(checkpoint.release)

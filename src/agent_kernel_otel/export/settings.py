@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 
 from agent_kernel_otel.config import InstrumentationConfig, variable_of
+from agent_kernel_otel.doctor.masking import shown_address
 
 DEFAULT_SERVICE_NAME: Final = "agent-kernel-audit"
 KEY_VARIABLE: Final = "WEAVER_KERNEL_SECRET"
+_CREDENTIAL: Final = re.compile(
+    r"auth|key|token|secret|passw|credential|cookie|signature|dsn|x-honeycomb-team"
+)
+"""Names of headers whose values are secret."""
 
 
 class ChainKeyError(Exception):
@@ -61,6 +68,46 @@ def chain_key(file: str | None, environ: Mapping[str, str]) -> str:
     if not key:
         raise ChainKeyError(f"{file}: is empty, and was to hold the key of the chain")
     return key
+
+
+def settings_of(
+    resource: Resource, endpoint: str | None, environ: Mapping[str, str], *, is_sent: bool
+) -> dict[str, str]:
+    """What else makes an export another one than before, by what to call it; it can hold secrets.
+
+    Credentials in headers do not: they are changed now and then.
+
+    Args:
+        resource: Whose spans are exported.
+        endpoint: Where to, as an option says it.
+        environ: The environment.
+        is_sent: Whether they are sent at all.
+    """
+    config = InstrumentationConfig.resolve()
+    key = config.principal_hash_key if config.principal_id == "hash" else None
+    found = {
+        "resource": repr(sorted(resource.attributes.items())),
+        "principal_id, principal_hash_key or span_naming": repr(
+            (config.principal_id, key, config.span_naming)
+        ),
+    }
+    if is_sent:
+        address = endpoint or _variable(environ, "ENDPOINT")
+        found["headers"] = repr(sorted(map(_compared, _variable(environ, "HEADERS").split(","))))
+        # Of the rest there are several ways to write the same.
+        found["address"] = address if shown_address(address) != address else ""
+    return found
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    prefix = "OTEL_EXPORTER_OTLP_"
+    return environ.get(f"{prefix}TRACES_{name}") or environ.get(f"{prefix}{name}") or ""
+
+
+def _compared(header: str) -> tuple[str, str]:
+    name, _, value = header.partition("=")
+    name = unquote(name).strip().lower()
+    return name, "" if _CREDENTIAL.search(name) else unquote(value).strip()
 
 
 def tell_of_hashes(notice: Callable[[str], None]) -> None:
