@@ -116,6 +116,7 @@ def test_lines_that_are_no_links_are_told_with_their_places_and_the_others_count
         line(0, traceparent=f"00-{0:032x}-{1:016x}-01"),
         line(0, action_id=7),
         f"{'x' * 20_000}\n",
+        f"{'[' * 8_000}\n",
     ]
     lines = [*wrong, "\n", line(0), '{"action_id": "cu']
     (shell.directory / "links.jsonl").write_text("".join(lines))

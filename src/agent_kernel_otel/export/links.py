@@ -109,7 +109,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
 def _link_of(line: bytes) -> _Link | None:
     try:
         link: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(link, dict):
         return None
