@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 COMMANDS: Final[dict[str, str]] = {
     "console": "agent_kernel_otel.console.command",
@@ -27,6 +30,7 @@ COMMANDS: Final[dict[str, str]] = {
 
 _PROGRAM: Final = "agent-kernel-otel"
 _USAGE_ERROR: Final = 2
+_STDERR: Final = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: the command's own, or 2 if the arguments are wrong.
     """
+    _open_what_is_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
     rest: list[str] = []
     if "--" in arguments:
@@ -57,10 +62,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _main_help(arguments)
 
 
-def fail(text: str) -> int:
+def fail(text: str, exit_code: int = _USAGE_ERROR) -> int:
     """Writes one line about what is wrong to stderr, and gives the exit code for it."""
-    sys.stderr.write(f"{_PROGRAM}: {text}\n")
-    return _USAGE_ERROR
+    say(sys.stderr, f"{_PROGRAM}: {text}\n")
+    return exit_code
+
+
+def say(stream: TextIO, text: str) -> bool:
+    """Writes at once to where perhaps nobody listens, or nothing fits; whether that succeeded."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _open_what_is_closed() -> None:
+    """Sees to it that stdout and stderr are there, and that no file gets their numbers."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass
+        os.close(descriptor)
+        sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as the one it stands for
+        sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _main_help(arguments: list[str]) -> int:

@@ -47,12 +47,13 @@ class Faults:
                 "telemetry is incomplete: %s at %s while %s; the app is not affected, "
                 "and this is logged once",
                 type(error).__qualname__,
-                _our_line(error),
+                our_line(error),
                 doing,
             )
 
 
-def _our_line(error: BaseException | None) -> str:
+def our_line(error: BaseException | None) -> str:
+    """Where in this package an exception comes from, as ``file:line``."""
     place = "an unknown place"
     trace = error.__traceback__ if error is not None else None
     while trace is not None:

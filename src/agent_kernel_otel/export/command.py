@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from agent_kernel_otel.cli import fail
 from agent_kernel_otel.export.claim import lock_of
 from agent_kernel_otel.export.options import ExportOptions
 from agent_kernel_otel.export.selection import EVENTS, Moment, Selection
-from agent_kernel_otel.export.stopping import Stopping
+from agent_kernel_otel.export.stopping import Stopped, Stopping
+from agent_kernel_otel.export.summary import FAULT, fault, refuse
 
 SUMMARY: Final = "turn audit files into spans, and send them over OTLP"
 """One line for the list of commands."""
@@ -54,6 +54,7 @@ Exit codes:
   2    nothing done: an option or a setting is wrong, a file is none, a checkpoint does not fit
   3    the receiver did not answer, or refused: run the same command again
   4    a hash chain does not hold; nothing is exported
+  70   a fault of this command: please report it
   130  Ctrl-C, 143 SIGTERM: run the same command again
 """
 
@@ -178,12 +179,17 @@ def run(arguments: argparse.Namespace, rest: tuple[str, ...]) -> int:
     files = (*arguments.files, *rest)
     problem = _problem(files, arguments)
     if problem is not None:
-        return fail(problem)
+        return refuse(problem, as_json=arguments.json, is_dry_run=arguments.dry_run)
     # Ctrl-C is to be understood from here on, which is before everything that takes long.
     with Stopping() as stopping:
-        from agent_kernel_otel.export.run import run_export  # noqa: PLC0415 - heavy
+        try:
+            from agent_kernel_otel.export.run import run_export  # noqa: PLC0415 - heavy
 
-        return run_export(_options(files, arguments), stopping)
+            return run_export(_options(files, arguments), stopping)
+        except Stopped:
+            return stopping.exit_code
+        except Exception as error:
+            return refuse(fault(error), as_json=arguments.json, exit_code=FAULT)
 
 
 def _options(files: tuple[str, ...], arguments: argparse.Namespace) -> ExportOptions:

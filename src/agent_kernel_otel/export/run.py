@@ -18,7 +18,6 @@ from agent_kernel_otel.audit.files.entries import (
     Entry,
 )
 from agent_kernel_otel.audit.replay import Replay
-from agent_kernel_otel.cli import fail
 from agent_kernel_otel.config import ConfigurationError
 from agent_kernel_otel.export import summary as ends
 from agent_kernel_otel.export.checkpoint import Checkpoint, CheckpointError, automatic_path
@@ -73,16 +72,16 @@ def run_export(options: ExportOptions, stopping: Stopping) -> int:
             _Run(options, stopping, progress, summary).run()
     except _UNUSABLE as error:
         progress.end()
-        return fail(ends.one_line(str(error)))
+        return ends.refuse(str(error), as_json=options.json, is_dry_run=options.dry_run)
     except Stopped:
         summary.exit_code = stopping.exit_code
         summary.advice = "stopped before anything was exported"
+    except Exception as error:
+        summary.exit_code = ends.FAULT
+        summary.problems.append(ends.fault(error))
     stopping.over()
     progress.end()
-    if options.json:
-        sys.stdout.write(summary.json())
-    else:
-        sys.stderr.write(summary.text())
+    summary.tell(as_json=options.json)
     return summary.exit_code
 
 

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from agent_kernel_otel.cli import fail, say
+from agent_kernel_otel.faults import our_line
 
 COMPLETE: Final = 0
 SOME_FAILED: Final = 1
 UNUSABLE: Final = 2
 UNDELIVERED: Final = 3
 CHAIN_BROKEN: Final = 4
+FAULT: Final = 70
+"""``EX_SOFTWARE`` of ``sysexits.h``; 1 is what Python gives."""
 
 _OUTCOMES: Final = {
     COMPLETE: "complete",
@@ -19,6 +25,7 @@ _OUTCOMES: Final = {
     UNUSABLE: "unusable",
     UNDELIVERED: "undelivered",
     CHAIN_BROKEN: "chain_broken",
+    FAULT: "fault",
 }
 _HEADLINES: Final = {
     COMPLETE: "export complete",
@@ -26,6 +33,7 @@ _HEADLINES: Final = {
     UNUSABLE: "export stopped",
     UNDELIVERED: "export stopped: the spans could not be delivered",
     CHAIN_BROKEN: "nothing was exported: the hash chain does not hold",
+    FAULT: "export stopped by a fault of its own",
 }
 _LONGEST_REASON: Final = 200
 
@@ -108,6 +116,11 @@ class Summary:
         """Records a second in this run."""
         return (self.read - self.earlier) / self.seconds if self.seconds > 0 else 0.0
 
+    def tell(self, *, as_json: bool) -> None:
+        """Write it for scripts to stdout, if it can be written there, or for people to stderr."""
+        if not (as_json and say(sys.stdout, self.json())):
+            say(sys.stderr, self.text())
+
     def text(self) -> str:
         """For people, in lines."""
         lines = [self._headline()]
@@ -122,7 +135,7 @@ class Summary:
         told = _HEADLINES.get(self.exit_code, "export interrupted")
         if self.is_dry_run and self.exit_code in {COMPLETE, SOME_FAILED}:
             told = "dry run: nothing was sent"
-        if self.exit_code == CHAIN_BROKEN or not self.read:
+        if self.exit_code == CHAIN_BROKEN or not self.read or not self.seconds:
             return told
         return f"{told}; {duration(self.seconds)}, {self.rate:,.0f} records/s"
 
@@ -183,6 +196,32 @@ class Summary:
         if self.rejection and self.counts.rejected:
             told[-1] += f": {one_line(self.rejection, _LONGEST_REASON)}"
         return ", ".join(told)
+
+
+def refuse(
+    problem: str, *, as_json: bool, is_dry_run: bool = False, exit_code: int = UNUSABLE
+) -> int:
+    """Tell why nothing is done.
+
+    Args:
+        problem: Why.
+        as_json: Whether to write the summary for scripts too.
+        is_dry_run: Whether it would only have counted.
+        exit_code: What the process exits with.
+
+    Returns:
+        The exit code.
+    """
+    problem = one_line(problem)
+    if as_json:
+        summary = Summary(is_dry_run=is_dry_run, exit_code=exit_code, problems=[problem])
+        say(sys.stdout, summary.json())
+    return fail(problem, exit_code)
+
+
+def fault(error: Exception) -> str:
+    """What nobody foresaw, in words that repeat nothing of what was exported."""
+    return f"{type(error).__qualname__} at {our_line(error)}; please report that"
 
 
 def one_line(text: str, limit: int | None = None) -> str:
