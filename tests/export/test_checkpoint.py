@@ -223,7 +223,15 @@ def test_what_is_written_to_a_file_is_added_to_by_the_next_run(shell: Shell) -> 
     shell.export(*arguments)
     audit.add(record(2))
     assert shell.export(*arguments).returncode == 0
-    assert len((shell.directory / "spans.jsonl").read_text().splitlines()) == 2
+    output = shell.directory / "spans.jsonl"
+    assert len(output.read_text().splitlines()) == 2
+    audit.add(record(3))
+    output.write_text("mine")
+    assert shell.export(*arguments).returncode == 2
+    assert output.read_text() == "mine"
+    output.unlink()  # taken away, with all that was in it
+    assert shell.export(*arguments).returncode == 0
+    assert len(output.read_text().splitlines()) == 1
 
 
 def test_a_dry_run_tells_what_is_new_and_leaves_the_checkpoint(shell: Shell) -> None:
@@ -362,6 +370,8 @@ def test_one_that_was_finished_begins_to_count_anew(tmp_path: Path) -> None:
         *((key, None) for key in ("destination", "filters", "positions", "counts", "version")),
         ("salt", None),
         ("settings", []),
+        ("output", {"size": "1", "hash": "x"}),
+        ("output", {"size": 1}),
         ("now", 10**400),
         ("is_finished", 0),
         ("counts", {"exported": "x", "skipped": 0, "unreadable": 0, "rejected": 0}),

@@ -91,8 +91,35 @@ def test_a_killed_export_to_a_file_goes_on_too(shell: Shell) -> None:
     assert summary["exported"] == MANY
     lines = output.read_text().splitlines()
     spans = [span for line in lines for span in items("traces", json.loads(line))]
-    assert set(action_ids(spans)) == set(actions(range(MANY)))
-    assert len(spans) <= MANY + 3 * LARGEST_BATCH
+    assert action_ids(spans) == actions(range(MANY))
+
+
+@pytest.mark.parametrize("change", ["gone", "another"])
+def test_one_to_a_file_does_not_go_on_without_what_it_has_written(
+    shell: Shell, change: str
+) -> None:
+    trail(shell.directory / "audit.jsonl", MANY)
+    output = shell.directory / "spans.jsonl"
+    with shell.exporting("audit.jsonl", "--output", output) as process:
+        while not any(checkpoint_of(shell)["exported"] for _ in shell.checkpoints()):
+            assert process.poll() is None, "it has ended"
+            time.sleep(0.01)
+        process.kill()
+        process.wait(TIMEOUT)
+    output.unlink()
+    if change == "another":
+        output.write_text("mine")
+    done = shell.export("audit.jsonl", "--output", output)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(output) in done.stderr
+    assert "begin anew with --restart" in done.stderr
+    if change == "another":
+        assert output.read_text() == "mine"
+        output.unlink()
+    assert shell.summary("audit.jsonl", "--output", output, "--restart")["exported"] == MANY
+    lines = output.read_text().splitlines()
+    assert sum(len(list(items("traces", json.loads(line)))) for line in lines) == MANY
 
 
 def test_nobody_there_and_then_somebody_is(tmp_path: Path, mortal: Receiver) -> None:

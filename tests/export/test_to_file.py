@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent_kernel_otel import semconv
+from agent_kernel_otel.audit.files.entries import Position
 from agent_kernel_otel.audit.replay import ReplayedSpan
 from agent_kernel_otel.console import otlp_json
-from agent_kernel_otel.export import otlp, to_file
+from agent_kernel_otel.export import otlp
 from agent_kernel_otel.export.json_lines import JsonEncoder
 from agent_kernel_otel.export.sink import Delivered, DeliveryError, UnusableDestinationError
 from agent_kernel_otel.export.to_file import open_file_sink
@@ -50,10 +51,14 @@ def actions(*numbers: int) -> list[str]:
     return [f"action-{number}" for number in numbers]
 
 
-def write(path: Path, batch: list[ReplayedSpan], *, append: bool = False) -> None:
-    sink = open_file_sink(path, resource=RESOURCE, append=append)
-    assert sink.send(batch).result() == Delivered(0, None)
+def write(path: Path, batch: list[ReplayedSpan], *, after: Position | None = None) -> Position:
+    """Write spans, and tell how the file is left."""
+    sink = open_file_sink(path, resource=RESOURCE, left=after)
+    delivered = sink.send(batch).result()
     sink.close()
+    assert delivered == Delivered(end=sink.end)
+    assert sink.end["size"] == path.stat().st_size
+    return sink.end
 
 
 @given(st.lists(st.lists(SPANS, min_size=1, max_size=4), min_size=1, max_size=3))
@@ -107,10 +112,11 @@ def test_a_line_is_as_the_collector_writes_it() -> None:
 
 def test_each_batch_is_a_line_and_no_spans_are_none(tmp_path: Path) -> None:
     path = tmp_path / "spans.jsonl"
-    sink = open_file_sink(path, resource=RESOURCE, append=False)
+    sink = open_file_sink(path, resource=RESOURCE)
     futures = [sink.send(spans(2)), sink.send([]), sink.send(spans(1, 2))]
     sink.close()
-    assert [future.result() for future in futures] == [Delivered(0, None)] * 3
+    ends = [future.result().end for future in futures]
+    assert ends[0] == ends[1] != ends[2] == sink.end
     assert written(path) == actions(1, 2, 3)
     assert len(path.read_text().splitlines()) == 2
     assert sink.destination == str(path)
@@ -120,43 +126,74 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "spans.jsonl"
     path.write_text("mine")
     with pytest.raises(UnusableDestinationError, match="exists already"):
-        open_file_sink(path, resource=RESOURCE, append=False)
+        open_file_sink(path, resource=RESOURCE)
     assert path.read_text() == "mine"
 
 
-@pytest.mark.parametrize("append", [False, True])
-def test_a_file_that_cannot_be_written_is_named(append: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [None, {"size": 0, "hash": ""}])
+def test_a_file_that_cannot_be_written_is_named(left: Position | None, tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "spans.jsonl"
     with pytest.raises(UnusableDestinationError, match=f"cannot write {path}: No such file"):
-        open_file_sink(path, resource=RESOURCE, append=append)
+        open_file_sink(path, resource=RESOURCE, left=left)
 
 
-def test_appending_begins_a_file_that_is_not_there(tmp_path: Path) -> None:
-    path = tmp_path / "spans.jsonl"
-    write(path, spans(1), append=True)
-    write(path, spans(1, 1), append=True)
-    assert written(path) == actions(1, 2)
-
-
-@pytest.mark.parametrize("block", [1, 7, 65_536])
-@pytest.mark.parametrize("rest", ["", "{", '{"resourceSpans":[', "x" * 1000])
-def test_a_half_line_is_cut_away_before_anything_is_appended(
-    rest: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("rest", ["", "{", '{"resourceSpans":[{}]}\n', "x" * 100_000])
+def test_what_was_not_confirmed_is_cut_away_before_anything_is_added(
+    rest: str, count: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(to_file, "_BLOCK", block)
     path = tmp_path / "spans.jsonl"
-    write(path, spans(2))
+    left = write(path, spans(count))
     with path.open("a") as file:
         file.write(rest)
-    write(path, spans(1, 2), append=True)
-    assert written(path) == actions(1, 2, 3)
+    write(path, spans(2, count), after=left)
+    assert written(path) == actions(*range(1, count + 3))
 
 
-def test_a_file_with_nothing_but_a_half_line_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("rest", ["", "more"])
+def test_another_file_in_its_place_is_left_as_it_is(count: int, rest: str, tmp_path: Path) -> None:
     path = tmp_path / "spans.jsonl"
-    path.write_text('{"resourceSpans"')
-    write(path, spans(1), append=True)
-    assert written(path) == actions(1)
+    left = write(path, spans(count))
+    path.rename(tmp_path / "taken away")
+    path.write_text("mine" * path.with_name("taken away").stat().st_size + rest)
+    before = path.read_text()
+    if before:
+        with pytest.raises(UnusableDestinationError, match="not as the run before has left it"):
+            open_file_sink(path, resource=RESOURCE, left=left)
+    assert path.read_text() == before
+
+
+def test_a_file_that_has_become_shorter_is_not_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    left = write(path, spans(3))
+    os.truncate(path, 100)
+    with pytest.raises(UnusableDestinationError, match="begin anew with --restart and another"):
+        open_file_sink(path, resource=RESOURCE, left=left)
+    assert path.stat().st_size == 100
+
+
+def test_what_was_added_to_a_file_that_was_finished_is_not_cut_away(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    left = write(path, spans(1))
+    with path.open("a") as file:
+        file.write("mine\n")
+    with pytest.raises(UnusableDestinationError, match="not as the run before has left it"):
+        open_file_sink(path, resource=RESOURCE, left=left, is_finished=True)
+    assert path.read_text().endswith("mine\n")
+
+
+def test_a_file_that_is_gone_is_begun_anew_only_where_nothing_is_missing_for_that(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "spans.jsonl"
+    left = write(path, spans(1))
+    path.unlink()
+    with pytest.raises(UnusableDestinationError, match="is gone, with what an interrupted run"):
+        open_file_sink(path, resource=RESOURCE, left=left)
+    assert not path.exists()
+    open_file_sink(path, resource=RESOURCE, left=left, is_finished=True).close()
+    assert path.read_text() == ""
 
 
 def test_what_was_confirmed_is_in_the_file_of_a_process_that_is_killed(tmp_path: Path) -> None:
@@ -165,38 +202,36 @@ def test_what_was_confirmed_is_in_the_file_of_a_process_that_is_killed(tmp_path:
         """
         import sys
         from pathlib import Path
-        from tests.export.test_to_file import RESOURCE, open_file_sink, spans
-        sink = open_file_sink(Path(sys.argv[1]), resource=RESOURCE, append=False)
+        from tests.export.test_to_file import RESOURCE, json, open_file_sink, spans
+        sink = open_file_sink(Path(sys.argv[1]), resource=RESOURCE)
         number = 0
         while True:
-            sink.send(spans(1, number)).result()
+            end = sink.send(spans(1, number)).result().end
             number += 1
-            print(number, flush=True)
+            print(json.dumps([number, end]), flush=True)
         """
     )
     with subprocess.Popen(
         [sys.executable, "-c", app, str(path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while int(process.stdout.readline()) < 20:
-            pass
+        told = [process.stdout.readline() for _ in range(20)]
         process.send_signal(signal.SIGKILL)
-        confirmed = max([20, *(int(line) for line in process.stdout if line.endswith("\n"))])
-    write(path, spans(1, 10_000), append=True)
-    found = written(path)
-    assert found[:confirmed] == actions(*range(1, confirmed + 1))
-    assert found[-1] == "action-10001"
+        told += [line for line in process.stdout if line.endswith("\n")]
+    confirmed, end = json.loads(told[-1])
+    write(path, spans(1, 10_000), after=end)
+    assert written(path) == actions(*range(1, confirmed + 1), 10_001)
 
 
 def test_a_disk_that_is_full_leaves_no_half_line_and_fails_all_that_follows(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "spans.jsonl"
-    write(path, spans(1))
+    left = write(path, spans(1))
     size = path.stat().st_size
     before = limits.getrlimit(limits.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    sink = open_file_sink(path, resource=RESOURCE, append=True)
+    sink = open_file_sink(path, resource=RESOURCE, left=left)
     limits.setrlimit(limits.RLIMIT_FSIZE, (size + 100, before[1]))
     try:
         first, second = sink.send(spans(1, 1)), sink.send(spans(1, 2))
@@ -224,12 +259,12 @@ def test_spans_are_confirmed_only_when_they_are_on_the_disk(
         asked.set()
         assert allowed.wait(60)
 
-    sink = open_file_sink(path, resource=RESOURCE, append=False)
+    sink = open_file_sink(path, resource=RESOURCE)
     monkeypatch.setattr(os, "fsync", fsync)
     future = sink.send(spans(3))
     assert asked.wait(60)
     assert not future.done()
     allowed.set()
-    assert future.result() == Delivered()
+    assert future.result() == Delivered(end=sink.end)
     sink.close()
     assert synced == [path.stat().st_size]

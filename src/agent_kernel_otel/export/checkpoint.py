@@ -48,6 +48,7 @@ class Checkpoint:
             hashes of it are kept.
         now: What ages in the filters are counted from, in nanoseconds since the epoch.
         positions: By the absolute path of each file, up to where all is confirmed.
+        output: Up to where the file is confirmed that is written, if one is.
         counts: What became of the records of this export so far, in earlier runs too.
         is_resumed: Whether an earlier run has left it.
         is_finished: Whether that run came to its end.
@@ -61,6 +62,7 @@ class Checkpoint:
     settings: Mapping[str, str]
     now: int
     positions: dict[str, Position] = field(default_factory=dict)
+    output: Position | None = None
     counts: Counts = field(default_factory=Counts)
     is_resumed: bool = False
     is_finished: bool = False
@@ -108,7 +110,7 @@ class Checkpoint:
             )
         self._salt = stored["salt"]
         self.positions, self.is_finished = dict(stored["positions"]), stored["is_finished"]
-        self.is_resumed = True
+        self.output, self.is_resumed = stored["output"], True
         if not self.is_finished:
             self.counts, self.now = Counts(**stored["counts"]), stored["now"]
 
@@ -194,6 +196,7 @@ class Checkpoint:
             "now": self.now,
             "is_finished": self.is_finished,
             "counts": asdict(self.counts),
+            "output": self.output and dict(self.output),
             "positions": {name: dict(position) for name, position in self.positions.items()},
         }
         # A name that nobody has. It holds ids that somebody filtered by: only its owner may read it.
@@ -280,6 +283,7 @@ def _read(path: Path, *, restart: bool) -> Mapping[str, Any] | None:
 def _is_sound(content: Mapping[str, Any]) -> bool:
     """Whether everything in it is what it was when it was written."""
     counts, positions = content.get("counts"), content.get("positions")
+    output = content.get("output", {})
     return (
         isinstance(content.get("destination"), str)
         and isinstance(content.get("filters"), dict)
@@ -290,6 +294,7 @@ def _is_sound(content: Mapping[str, Any]) -> bool:
         and isinstance(counts, dict)
         and counts.keys() == {each.name for each in fields(Counts)}
         and all(map(_is_number, counts.values()))
+        and (output is None or _is_end(output))
         and isinstance(positions, dict)
         and all(map(_is_position, positions.values()))
     )
@@ -304,6 +309,10 @@ def _is_position(value: object) -> bool:
         and type(length) is int
         and length <= _LONGEST_PIECE
     )
+
+
+def _is_end(value: object) -> bool:
+    return isinstance(value, dict) and _is_number(value.get("size")) and len(value) == 2
 
 
 def _is_number(value: object) -> bool:

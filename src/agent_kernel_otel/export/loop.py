@@ -200,6 +200,7 @@ class Loop:
             batch.counts.exported -= delivered.rejected
             batch.counts.rejected += delivered.rejected
             self.rejection = delivered.reason or self.rejection
+            self._checkpoint.output = delivered.end or self._checkpoint.output
         self._pending.popleft()
         self._checkpoint.counts.add(batch.counts)
         if batch.source.path is not None and batch.position is not None:

@@ -244,11 +244,15 @@ class _Run:
             summary.checkpoint = str(checkpoint.path)
 
     def _open_output(self) -> Sink:
-        return open_file_sink(
+        checkpoint = self._checkpoint
+        sink = open_file_sink(
             Path(self._output()),
             resource=resource_of(self._options.service_name),
-            append=self._checkpoint.is_resumed,
+            left=checkpoint.output,
+            is_finished=checkpoint.is_finished,
         )
+        checkpoint.output = sink.end
+        return sink
 
     def _entries(self, source: Source) -> Iterator[Entry]:
         after = self._checkpoint.positions.get(source.path or "")

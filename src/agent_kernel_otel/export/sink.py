@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
+from agent_kernel_otel.audit.files.entries import Position
 from agent_kernel_otel.audit.replay import ReplayedSpan
 
 
@@ -35,10 +36,12 @@ class Delivered(NamedTuple):
     Attributes:
         rejected: How many of them the receiver did not take.
         reason: What it said of those, scrubbed.
+        end: Up to where the file has been written that they are in, if they are in one.
     """
 
     rejected: int = 0
     reason: str | None = None
+    end: Position | None = None
 
 
 class Sink(Protocol):

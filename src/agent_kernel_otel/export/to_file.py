@@ -6,75 +6,90 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from opentelemetry.sdk.resources import Resource
 
+from agent_kernel_otel.audit.files.entries import Position
 from agent_kernel_otel.audit.replay import ReplayedSpan
 from agent_kernel_otel.export.json_lines import JsonEncoder
 from agent_kernel_otel.export.sink import (
     Delivered,
     DeliveryError,
-    Sink,
     UnusableDestinationError,
 )
 
-_BLOCK: Final = 65_536
+_PIECE: Final = 4096
 
 
-def open_file_sink(path: Path, *, resource: Resource, append: bool) -> Sink:
+def open_file_sink(
+    path: Path, *, resource: Resource, left: Position | None = None, is_finished: bool = False
+) -> FileSink:
     """Open the sink that writes one ``ExportTraceServiceRequest`` in OTLP JSON a line.
 
     Args:
         path: The file.
         resource: Whose spans they are.
-        append: Whether to go on in a file that an earlier run has left, or to begin one. A last
-            line that is not whole is cut away first: a line is confirmed only after it is written
-            with its end, so that its spans are still to come.
+        left: Up to where an earlier run has written it, as :attr:`Delivered.end`, to go on from
+            there; ``None`` to begin one. What comes after that was not confirmed, and is cut away.
+        is_finished: Whether that run has come to its end. Then nothing comes after that, and
+            whoever wanted the file may have taken it away.
 
     Raises:
-        UnusableDestinationError: The file exists and nothing is to be appended, or it cannot be
-            written.
+        UnusableDestinationError: The file exists and none is to be gone on with, or it is not the
+            one that was left, or it cannot be written.
     """
+    file: BinaryIO
+    may_begin = left is None or is_finished or not left["size"]
     try:
-        file = _opened_to_append(path) if append else path.open("xb", buffering=0)
+        if left is None or (may_begin and not path.exists()):
+            file = path.open("x+b", buffering=0)
+        else:
+            file = _opened_again(path, left, is_finished=is_finished)
     except FileExistsError:
         raise UnusableDestinationError(
             f"{path} exists already, and is never overwritten: name another file, or remove it"
         ) from None
     except OSError as error:
         raise UnusableDestinationError(f"cannot write {path}: {error.strerror}") from error
-    return _FileSink(path, file, JsonEncoder(resource))
+    return FileSink(path, file, JsonEncoder(resource))
 
 
-def _opened_to_append(path: Path) -> BinaryIO:
-    # Not "ab": a half line has to be cut away, wherever the file stands then.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    file = os.fdopen(descriptor, "r+b", buffering=0)
+def _opened_again(path: Path, left: Position, *, is_finished: bool) -> BinaryIO:
     try:
-        file.truncate(_end_of_last_line(file))
-        file.seek(0, os.SEEK_END)
-    except BaseException:
-        file.close()
-        raise
+        file = path.open("r+b", buffering=0)
+    except FileNotFoundError:
+        raise UnusableDestinationError(
+            f"{path} is gone, with what an interrupted run has written to it: put it back, or "
+            "begin anew with --restart"
+        ) from None
+    with ExitStack() as opened:
+        opened.enter_context(file)
+        size, found = int(left["size"]), file.seek(0, os.SEEK_END)
+        if found < size or (is_finished and found > size) or _end_of(file, size) != left:
+            raise UnusableDestinationError(
+                f"{path} is not as the run before has left it: put that file back, or begin anew "
+                "with --restart and another --output"
+            )
+        file.truncate(size)
+        file.seek(size)
+        opened.pop_all()
     return file
 
 
-def _end_of_last_line(file: BinaryIO) -> int:
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _BLOCK)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
+def _end_of(file: BinaryIO, size: int) -> Position:
+    """By what a file of that size is known again; it stands at its end then."""
+    if not size:
+        status = os.fstat(file.fileno())
+        return {"size": 0, "hash": f"{status.st_dev}:{status.st_ino}"}
+    file.seek(max(0, size - _PIECE))
+    return {"size": size, "hash": sha256(file.read(min(size, _PIECE))).hexdigest()}
 
 
-class _FileSink:
+class FileSink:
     """Writes lines, by a thread of its own.
 
     Spans are confirmed when they are on the disk. Without waiting for that, a power cut could leave
@@ -84,10 +99,14 @@ class _FileSink:
         path: The file.
         file: The file, opened and at its end.
         encoder: Encodes the spans.
+
+    Attributes:
+        end: Up to where the file is written, as :attr:`Delivered.end`.
     """
 
     def __init__(self, path: Path, file: BinaryIO, encoder: JsonEncoder) -> None:
         self.destination = str(path.absolute())
+        self.end = _end_of(file, file.tell())
         self._file = file
         self._encoder = encoder
         self._failure: DeliveryError | None = None
@@ -119,4 +138,5 @@ class _FileSink:
                 f"cannot write {self.destination}: {error.strerror}", permanent=False
             )
             raise self._failure from error
-        return Delivered()
+        self.end = _end_of(self._file, end + len(line))
+        return Delivered(end=self.end)
