@@ -233,17 +233,38 @@ def test_what_cannot_be_read_is_told_with_its_place_and_the_rest_is_exported(
     assert not shell.checkpoints()
 
 
-def test_a_file_that_is_damaged_is_exported_up_to_there_and_the_others_too(
-    shell: Shell, receiver: Receiver
-) -> None:
-    store = SQLiteTraceStore(shell.directory / "audit.db", secret=KEY)
+def damage(path: Path, pages: int) -> None:
+    """Makes a SQLite store of 300 records of which so many pages are damaged, from the middle on."""
+    store = SQLiteTraceStore(path, secret=KEY)
     for number in range(300):
         store.record(decode_trace(record(number)))
     store.close()
-    content = bytearray((shell.directory / "audit.db").read_bytes())
-    middle = content.index(b"action-200") // 4096 * 4096
-    content[middle : middle + 4096] = b"\xff" * 4096
-    (shell.directory / "audit.db").write_bytes(content)
+    content = path.read_bytes()
+    begin = content.index(b"action-200") // 4096 * 4096
+    end = min(begin + pages * 4096, len(content))
+    path.write_bytes(content[:begin] + b"\xff" * (end - begin) + content[end:])
+
+
+def test_of_a_file_with_a_damaged_page_the_rest_is_exported(
+    shell: Shell, receiver: Receiver
+) -> None:
+    damage(shell.directory / "audit.db", 1)
+    done = shell.export("audit.db")
+    assert done.returncode == 1
+    exported = action_ids(receiver.spans())
+    assert 280 < len(exported) < 300
+    lost = [number for number in range(300) if f"action-{number}" not in exported]
+    assert exported == [action for action in actions(range(300)) if action in exported]
+    assert done.stderr.splitlines()[: len(lost)] == [
+        f"audit.db: seq {number}: the database is damaged there" for number in lost
+    ]
+    assert not shell.checkpoints()
+
+
+def test_a_file_that_is_damaged_is_exported_up_to_there_and_the_others_too(
+    shell: Shell, receiver: Receiver
+) -> None:
+    damage(shell.directory / "audit.db", 1_000)
     Jsonl(shell.directory / "more.jsonl").add(record(300))
     done = shell.export("audit.db", "more.jsonl")
     assert done.returncode == 1
