@@ -14,7 +14,6 @@ from agent_kernel_otel.audit.files.chain import verify_chains
 from agent_kernel_otel.audit.files.entries import (
     AuditFile,
     AuditFileError,
-    ChangedFileError,
     Entry,
 )
 from agent_kernel_otel.audit.replay import Replay
@@ -38,6 +37,7 @@ from agent_kernel_otel.export.sink import DeliveryError, Sink, UnusableDestinati
 from agent_kernel_otel.export.sources import Source, Sources
 from agent_kernel_otel.export.stopping import Stopped, Stopping
 from agent_kernel_otel.export.summary import Summary
+from agent_kernel_otel.export.taking_up import take_up
 from agent_kernel_otel.export.to_file import open_file_sink
 
 _GO_ON = "run the same command again: it goes on where this run stopped"
@@ -176,19 +176,10 @@ class _Run:
         )
         opened.callback(checkpoint.release)
         checkpoint.load(restart=options.restart)
-        for source in self._sources.all:
-            self._check_position(source, checkpoint)
+        self._damaged = take_up(self._sources, checkpoint.positions)
+        if self._damaged and options.verify_chain:
+            raise AuditFileError(self._damaged[0])
         return checkpoint
-
-    @staticmethod
-    def _check_position(source: Source, checkpoint: Checkpoint) -> None:
-        """See to it that a file is still the one that the checkpoint tells of."""
-        position = checkpoint.positions.get(source.path or "")
-        if position is not None:
-            try:
-                next(iter(source.file.entries(position)), None)
-            except ChangedFileError as error:
-                raise CheckpointError(f"{error}; begin anew with --restart") from error
 
     def _export(self, sink: Sink | None) -> None:
         checkpoint, summary = self._checkpoint, self._summary
@@ -219,6 +210,7 @@ class _Run:
         summary, checkpoint = self._summary, self._checkpoint
         is_file = self._sources.paths is not None
         again = _GO_ON if is_file and checkpoint.is_written else _BEGIN_ANEW
+        loop.broken_off += self._damaged
         try:
             loop.run(self._entries)
             if not loop.broken_off:
