@@ -245,6 +245,23 @@ def test_several_files_go_on_in_the_one_that_was_broken_off(
     check_complete(mortal, 6_000)
 
 
+def test_a_file_that_is_cut_while_it_is_read_is_told_of(tmp_path: Path, mortal: Receiver) -> None:
+    trail(tmp_path / "audit.jsonl", 10_000)
+    (tmp_path / "audit.jsonl.1").write_bytes((tmp_path / "audit.jsonl").read_bytes())
+    mortal.start(takes=2, then="die")
+    shell = shell_for(mortal, tmp_path)
+    kept = ("--checkpoint", "night.json")
+    with shell.exporting("audit.jsonl", *kept) as process:
+        mortal.wait_for_end()
+        (tmp_path / "audit.jsonl").write_bytes(b"")
+        mortal.start()
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert "audit.jsonl: it was cut while it was read; " in errors.decode()
+    assert shell.export("audit.jsonl.1", "audit.jsonl", *kept).returncode == 0
+    check_complete(mortal, 10_000)
+
+
 def test_beginning_anew_sends_everything_again_with_the_same_ids(
     tmp_path: Path, mortal: Receiver
 ) -> None:

@@ -251,6 +251,7 @@ class _Run:
         yield from source.file.entries(after, source.verified)
         if source.cut_off is not None:
             yield source.cut_off
+        source.check_size()
 
     def _verify(self, key: str) -> bool:
         """Whether the chain of each file holds; what is written to it later is not exported."""

@@ -25,6 +25,7 @@ class Source:
         name: What it is called in notices.
         path: Its absolute path; ``None`` of a stream, in which nobody can go on.
         weight: Its share of all the work, in bytes.
+        inode: What the file itself is known by, whatever its name.
         is_read: Whether nothing of it is left to read.
         verified: Up to where its chain was verified; ``None`` where nobody asked for it.
         cut_off: The last record, where that was cut off when the chain was verified.
@@ -34,6 +35,7 @@ class Source:
     name: str
     path: str | None
     weight: int
+    inode: int = 0
     is_read: bool = False
     verified: Position | None = None
     cut_off: Entry | None = None
@@ -47,6 +49,22 @@ class Source:
         if size is None:
             return None
         return min(self.file.done / size, 1.0) if size else 0.0
+
+    def check_size(self) -> None:
+        """See to it that nothing was cut away before it could be read.
+
+        Raises:
+            AuditFileError: Something was.
+        """
+        if self.path is None or self.file.format == "sqlite":  # which is not counted in bytes
+            return
+        with suppress(OSError):
+            status = Path(self.path).stat()
+            if status.st_ino == self.inode and status.st_size < self.file.done:
+                raise AuditFileError(
+                    f"{self.name}: it was cut while it was read; if it was rotated by copying, "
+                    "give the copy as well, which has the rest"
+                )
 
 
 class Sources:
@@ -100,7 +118,7 @@ def _open(path: str, format_: str | None) -> Source:
     with suppress(OSError):
         status = Path(path).stat()
         if stat.S_ISREG(status.st_mode):
-            return Source(file, path, str(Path(path).absolute()), status.st_size)
+            return Source(file, path, str(Path(path).absolute()), status.st_size, status.st_ino)
     return Source(file, path, None, 0)
 
 
