@@ -119,4 +119,4 @@ def test_a_load_balancer_that_is_killed_costs_what_was_in_its_queue(tiers: Tiers
     accepted = told.books["traces"]["sent"]
     print(f"kill -9 of the load balancer: {lost} of {accepted} spans lost")
     assert kept[0] & kept[1] == set()
-    assert lost < accepted / 100
+    assert lost < accepted / 10
