@@ -262,6 +262,30 @@ def test_a_file_that_is_cut_while_it_is_read_is_told_of(tmp_path: Path, mortal: 
     check_complete(mortal, 10_000)
 
 
+def test_a_checkpoint_that_cannot_be_written_any_more_is_not_nothing_done(
+    tmp_path: Path, mortal: Receiver
+) -> None:
+    trail(tmp_path / "audit.jsonl", 10_000)
+    place = tmp_path / "state"
+    place.mkdir()
+    mortal.start(takes=5, then="die")
+    shell = shell_for(mortal, tmp_path)
+    with shell.exporting("audit.jsonl", "--checkpoint", "state/night.json") as process:
+        mortal.wait_for_end()
+        place.rename(tmp_path / "elsewhere")
+        mortal.start()
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 3
+    lines = errors.decode().splitlines()
+    assert "export stopped: how far it has come could not be kept; " in lines[-7]
+    assert f"{place / 'night.json'}: the checkpoint cannot be written: " in lines[-2]
+    assert lines[-1].endswith(": it goes on where this run stopped")
+    place.mkdir()
+    (tmp_path / "elsewhere" / "night.json").rename(place / "night.json")
+    assert shell.export("audit.jsonl", "--checkpoint", "state/night.json").returncode == 0
+    check_complete(mortal, 10_000, doubled=4 * LARGEST_BATCH)
+
+
 def test_beginning_anew_sends_everything_again_with_the_same_ids(
     tmp_path: Path, mortal: Receiver
 ) -> None:

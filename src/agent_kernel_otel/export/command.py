@@ -52,7 +52,8 @@ Exit codes:
   0    everything that was selected is exported
   1    some records could not be read, or were rejected; the rest is exported
   2    nothing done: an option or a setting is wrong, a file is none, a checkpoint does not fit
-  3    the receiver did not answer, or refused: run the same command again
+  3    the receiver did not answer, or refused, or how far it has come could not be kept: run the
+       same command again
   4    a hash chain does not hold; nothing is exported
   70   a fault of this command: please report it
   130  Ctrl-C, 143 SIGTERM: run the same command again

@@ -222,8 +222,10 @@ class _Run:
             summary.problems.append(str(error))
             summary.advice = f"once that is put right, {again}" if error.permanent else again
         except CheckpointError as error:
-            summary.exit_code = ends.UNUSABLE
+            summary.exit_code = ends.UNDELIVERED  # as for all else that is not "nothing done"
+            summary.headline = "export stopped: how far it has come could not be kept"
             summary.problems.append(str(error))
+            summary.advice = f"once that is put right, {again}"
         summary.cut_off, summary.rejection = loop.cut_off, loop.rejection
         summary.problems += loop.broken_off
         if self._options.links:

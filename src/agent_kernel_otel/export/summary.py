@@ -85,6 +85,7 @@ class Summary:
         checkpoint: Where how far it has come is kept, if it is.
         verified: How many records the chain was verified of; ``None`` where nobody asked for it.
         linked: How many spans of this run have a link to their live span; ``None`` likewise.
+        headline: How it ended, where the exit code does not say it.
     """
 
     is_dry_run: bool
@@ -100,6 +101,7 @@ class Summary:
     checkpoint: str | None = None
     verified: int | None = None
     linked: int | None = None
+    headline: str | None = None
 
     @property
     def failed(self) -> int:
@@ -132,7 +134,7 @@ class Summary:
         return "".join(f"{one_line(line)}\n" for line in lines)
 
     def _headline(self) -> str:
-        told = _HEADLINES.get(self.exit_code, "export interrupted")
+        told = self.headline or _HEADLINES.get(self.exit_code, "export interrupted")
         if self.is_dry_run and self.exit_code in {COMPLETE, SOME_FAILED}:
             told = "dry run: nothing was sent"
         if self.exit_code == CHAIN_BROKEN or not self.read or not self.seconds:
