@@ -97,6 +97,25 @@ def test_all_arrives_and_the_exit_code_is_the_apps_own(
     assert "telemetry" not in app.errors
 
 
+def test_a_second_signal_while_the_first_begins_to_end_the_process_costs_nothing(app: App) -> None:
+    code = """
+from agent_kernel_otel.pipeline.lifecycle import lifecycle
+class Slow:
+    lock = lifecycle._ending
+    def acquire(self, blocking):
+        if not self.lock.acquire(blocking):
+            return False
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        time.sleep(0.1)
+        return True
+lifecycle._ending = Slow()
+work(300)
+os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
+"""
+    assert app.run(code) == -signal.SIGTERM
+    assert app.spans == ["work"] * 300
+
+
 def test_ten_thousand_spans_of_the_last_moment_arrive(app: App) -> None:
     assert app.run("work(10_000)") == 0
     assert len(app.spans) == 10_000

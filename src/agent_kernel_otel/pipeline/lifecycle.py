@@ -160,6 +160,9 @@ class Lifecycle:
         # takes its time: what they do meanwhile is still to be sent.
         goes_on = callable(self._sigterm) or os.getpid() == 1
         action = (lambda: self.flush(self.exit_timeout)) if goes_on else self.end
+        # From here on, and not only when the thread gets to it: another signal would find the end
+        # begun, and end the process.
+        self._is_ending = not goes_on
         # The main thread may hold any lock right now, such as that of a log handler.
         thread = threading.Thread(target=action, name="OtelSigterm", daemon=True)
         try:
