@@ -164,6 +164,13 @@ def test_another_file_in_its_place_is_left_as_it_is(count: int, rest: str, tmp_p
     assert path.read_text() == before
 
 
+def test_an_empty_file_is_gone_on_with_from_another_disk(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.touch()
+    write(path, spans(1), after={"size": 0, "hash": "of a disk of before the last reboot"})
+    assert written(path) == actions(1)
+
+
 def test_a_file_that_has_become_shorter_is_not_added_to(tmp_path: Path) -> None:
     path = tmp_path / "spans.jsonl"
     left = write(path, spans(3))

@@ -69,7 +69,8 @@ def _opened_again(path: Path, left: Position, *, is_finished: bool) -> BinaryIO:
     with ExitStack() as opened:
         opened.enter_context(file)
         size, found = int(left["size"]), file.seek(0, os.SEEK_END)
-        if found < size or (is_finished and found > size) or _end_of(file, size) != left:
+        is_another = found > 0 and _end_of(file, size) != left
+        if found < size or (is_finished and found > size) or is_another:
             raise UnusableDestinationError(
                 f"{path} is not as the run before has left it: put that file back, or begin anew "
                 "with --restart and another --output"
