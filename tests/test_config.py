@@ -338,7 +338,7 @@ def test_an_unknown_variable_is_warned_of_with_a_hint_and_ignored(
     environ = {"OTEL_AGENT_KERNEL_SPAN_LEVLE": "debug", "OTEL_AGENT_KERNELS": "x"}
     assert InstrumentationConfig.resolve(environ=environ) == InstrumentationConfig()
     (message,) = caplog.messages
-    assert message.startswith("unknown variable OTEL_AGENT_KERNEL_SPAN_LEVLE is ignored; ")
+    assert message.startswith("variable OTEL_AGENT_KERNEL_SPAN_LEVLE is unknown and ignored; ")
     assert message.endswith("did you mean 'OTEL_AGENT_KERNEL_SPAN_LEVEL'?")
 
 

@@ -223,8 +223,10 @@ class InstrumentationConfig:
                 if strict:
                     raise ConfigurationError(problem)
                 report(logging.ERROR, f"{problem}; {used} is used")
-        for unknown in (*_unknown_options(block, known), *_unknown_variables(environ, known)):
-            report(logging.WARNING, unknown)
+        for unknown, hint in (*_unknown_options(block, known), *_unknown_variables(environ, known)):
+            if strict:
+                raise ConfigurationError(f"{unknown}{hint}")
+            report(logging.WARNING, f"{unknown} and ignored{hint}")
         return cls(**given)
 
 
@@ -284,22 +286,24 @@ def _shown(setting: Field[Any], value: Any) -> str:
     return "***" if setting.name == "principal_hash_key" else repr(value)
 
 
-def _unknown_options(block: Block | None, known: Iterable[str]) -> Iterator[str]:
+def _unknown_options(block: Block | None, known: Iterable[str]) -> Iterator[tuple[str, str]]:
     if block is None:
         return
     options = [_ENABLED, *known]
     for name in block.options:
         if name not in options:
             hint = _did_you_mean(str(name), options) or f"; expected any of {', '.join(options)}"
-            yield f"{_option(block, name)} is unknown and ignored{hint}"
+            yield f"{_option(block, name)} is unknown", hint
 
 
-def _unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:
+def _unknown_variables(
+    environ: Mapping[str, str], known: Iterable[str]
+) -> Iterator[tuple[str, str]]:
     variables = {variable_of(name) for name in known}
     for variable in sorted(environ):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in variables:
             hint = _did_you_mean(variable, variables)
-            yield f"unknown variable {variable} is ignored{hint}"
+            yield f"variable {variable} is unknown", hint
 
 
 def _report(level: int, message: str) -> None:

@@ -197,7 +197,7 @@ def test_a_bad_setting_is_reported_once_and_the_app_runs_with_the_default(sink: 
     done = run(str(KERNEL_APP), env=env)
     bad, unknown = done.stderr.splitlines()
     assert bad.startswith("OTEL_AGENT_KERNEL_SPAN_LEVEL='loud' cannot be read")
-    assert unknown.startswith("unknown variable OTEL_AGENT_KERNEL_SPAN_LEVLE is ignored")
+    assert unknown.startswith("variable OTEL_AGENT_KERNEL_SPAN_LEVLE is unknown and ignored")
     assert "agent_kernel.invoke" in [span.name for span in sink.spans()]
 
 

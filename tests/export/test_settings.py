@@ -79,3 +79,15 @@ def test_a_byte_order_mark_is_no_part_of_the_chain_s_key(
     (shell.directory / "key").write_bytes(f"\ufeff{KEY}{ending}".encode())
     done = shell.export("audit.jsonl", "--verify-chain", "--chain-key-file", "key")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_misspelt_setting_is_one_clear_line(shell: Shell, receiver: Receiver) -> None:
+    line = refusal(shell, receiver, {"OTEL_AGENT_KERNEL_PRINCIPLE_ID": "off"})
+    assert line == (
+        "variable OTEL_AGENT_KERNEL_PRINCIPLE_ID is unknown; "
+        "did you mean 'OTEL_AGENT_KERNEL_PRINCIPAL_ID'?"
+    )
+    file = shell.directory / "otel.yaml"
+    file.write_text(FILE.format("'off'").replace("principal_id", "principal"))
+    line = refusal(shell, receiver, {"OTEL_CONFIG_FILE": "otel.yaml"})
+    assert f"{PLACE}.principal is unknown; did you mean 'principal_id'?" in line
