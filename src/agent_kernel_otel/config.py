@@ -211,7 +211,7 @@ class InstrumentationConfig:
             if name in given:
                 continue
             problems = []
-            used = f"the default {setting.default!r}"
+            used = f"the default {_as_written(setting.default)}"
             for source, value in _sources(name, environ, block):
                 problem = _problem(setting, value, source)
                 if problem is None:
@@ -243,7 +243,7 @@ def is_enabled(block: Block) -> bool:
     except ValueError as error:
         _report_once(
             logging.ERROR,
-            f"{_option(block, _ENABLED)}={value!r} cannot be read: {error}; the default True is used",
+            f"{_option(block, _ENABLED)}={value!r} cannot be read: {error}; the default true is used",
         )
         return True
 
@@ -279,6 +279,13 @@ def _problem(setting: Field[Any], value: Any, source: str) -> str | None:
     except ConfigurationError as error:
         return str(error)
     return None
+
+
+def _as_written(default: Any) -> str:
+    """A default as one writes it in a file or a variable."""
+    if default in {None, _NONE}:
+        return "none"
+    return repr(default).lower() if isinstance(default, bool) else repr(default)
 
 
 def _shown(setting: Field[Any], value: Any) -> str:

@@ -210,26 +210,26 @@ def test_a_file_without_our_block_leaves_the_environments_settings_in_force(
             {"gen_ai_metrics": [True]},
             (
                 "gen_ai_metrics=[True] cannot be read: expected true or false; "
-                "the default False is used"
+                "the default false is used"
             ),
         ),
         (
             {"capture_content": {"goals": False}},
             (
                 "capture_content={'goals': False} cannot be read: expected none, or a list of "
-                "arguments, goals, justifications, results; the default frozenset() is used"
+                "arguments, goals, justifications, results; the default none is used"
             ),
         ),
         (
             {"principal_hash_key": 17},
             (
                 "principal_hash_key=*** cannot be read: expected a text that is not empty; "
-                "the default None is used"
+                "the default none is used"
             ),
         ),
         (
             {"enabled": "maybe"},
-            "enabled='maybe' cannot be read: expected true or false; the default True is used",
+            "enabled='maybe' cannot be read: expected true or false; the default true is used",
         ),
         ({"span_levle": "off"}, "span_levle is unknown and ignored; did you mean 'span_level'?"),
     ],
