@@ -57,8 +57,8 @@ def test_a_query_names_series_labels_and_values_that_there_are(query: str) -> No
                 assert float(value.removesuffix(r"(\\.0)?")) in metric.bounds
                 continue
             definition = labels(metric)[label]
-            assert operator in {"=", "!="}
-            assert value in (definition.values or (*definition.known, semconv.OTHER))
+            values = value.split("|") if operator == "=~" else [value]
+            assert {*values} <= {*(definition.values or (*definition.known, semconv.OTHER))}
     for by, name in re.findall(r"\bby \(([^)]*)\) \((?:\w+\()?(\w+)", query):
         assert set(by.split(", ")) <= {*labels(series()[name]), *OF_PROMETHEUS}
 
