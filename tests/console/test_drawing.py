@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,14 +21,24 @@ from tests.console.harness import Span, attributes_field, logs_json, span, trace
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe\u200b[bold red]x[/nope]\x9b31m\x00\ud7ff"
 
 
+class ScreenOfMemory(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
 class Drawing:
     """A store whose traces are drawn into memory by the real feed and terminal."""
 
-    def __init__(self, encoding: str = "utf-8", **terminal: Any) -> None:
+    def __init__(
+        self,
+        encoding: str = "utf-8",
+        stream: type[io.TextIOWrapper] = io.TextIOWrapper,
+        **terminal: Any,
+    ) -> None:
         self.now = 0.0
         self.store = Store()
         self._bytes = io.BytesIO()
-        self._stream = io.TextIOWrapper(self._bytes, encoding=encoding, newline="\n")
+        self._stream = stream(self._bytes, encoding=encoding, newline="\n")
         self.terminal = Terminal(self._stream, **terminal)
         self.notices: list[str] = []
         notices = Notices(self.notices.append)
@@ -496,8 +507,6 @@ def test_hostile_text_on_a_colour_terminal_adds_no_control_codes(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    import re
-
     drawing = Drawing()
     text = everything_hostile(drawing, HOSTILE)
     assert "\x1b[" in text
@@ -557,7 +566,9 @@ def test_durations_read_well(nanoseconds: int, text: str) -> None:
 # Metrics --------------------------------------------------------------------------------------
 
 
-def test_sums_gauges_and_histograms_are_a_table(drawing: Drawing) -> None:
+def test_sums_gauges_and_histograms_are_told_below_the_name_of_their_metric(
+    drawing: Drawing,
+) -> None:
     labels = attributes_field({semconv.CAPABILITY_ID: "x", semconv.SYSTEM: "weaver_kernel"})
     drawing.send_metrics(
         {
@@ -605,14 +616,112 @@ def test_sums_gauges_and_histograms_are_a_table(drawing: Drawing) -> None:
         },
     )
     drawing.terminal.metrics(drawing.store)
-    rows = {line.split()[0]: line.split() for line in drawing.taken().splitlines() if line}
-    assert rows["agent_kernel.invocations"][1:] == ["capability_id=x", "1,234,567", "invocation"]
-    assert rows["load"][1:] == ["0.25"]
-    assert rows["wait"][1:] == ["n=4", "mean=10", "p50~10", "p95~14.5", "max=15", "ms"]
-    assert rows["exponential"][1:] == ["n=2", "mean=1.5", "max=2.5"]
-    assert rows["quantiles"][1:] == ["n=2", "mean=1.5", "p50=1.5"]
-    assert rows["not"] == ["not", "shown:", "1", "counter", "still", "at", "0"]
-    assert "idle" not in rows
+    assert drawing.taken().splitlines() == [
+        "agent_kernel.invocations (invocation)",
+        "  1,234,567  capability_id=x",
+        "exponential",
+        "  n=2 mean=1.5 max=2.5",
+        "load",
+        "  0.25",
+        "quantiles",
+        "  n=2 p50=1.5",
+        "wait (ms)",
+        "  n=4 p50~10 p95~14.5 max=15",
+        "not shown: 1 counter still at 0",
+        "",
+    ]
+
+
+def a_counter(name: str, *points: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "unit": "{denial}",
+        "sum": {
+            "isMonotonic": True,
+            "aggregationTemporality": 2,
+            "dataPoints": [
+                {"asInt": str(count), "attributes": attributes_field(attributes)}
+                for count, attributes in points
+            ],
+        },
+    }
+
+
+def a_histogram(name: str, attributes: dict[str, Any], longest: float) -> dict[str, Any]:
+    point = {
+        "count": "1234",
+        "sum": 40.0,
+        "min": 5.0,
+        "max": longest,
+        "bucketCounts": ["600", "634", "0"],
+        "explicitBounds": [10.0, 100.0],
+        "attributes": attributes_field(attributes),
+    }
+    return {"name": name, "unit": "ms", "histogram": {"dataPoints": [point]}}
+
+
+@pytest.mark.parametrize("width", [50, 80, 100, 125])
+def test_what_tells_series_apart_is_there_in_full_at_any_width(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    drawing = Drawing(stream=ScreenOfMemory, color=False)
+    denied = {
+        semconv.CAPABILITY_ID: "customers.of-a-capability-with-a-rather-long-name.delete-"
+        + "x" * 40,
+        semconv.POLICY_PHASE: "grant",
+        semconv.REASON_CATEGORY: "identity",
+    }
+    codes = ("missing_role", "insufficient_justification")
+    drawing.send_metrics(
+        a_counter(
+            "agent_kernel.policy_denials",
+            *(
+                (count, {**denied, semconv.REASON_CODE: code})
+                for count, code in enumerate(codes, 9)
+            ),
+        ),
+        a_histogram(
+            "agent_kernel.invocation_duration", {**denied, semconv.STATUS: "denied"}, 12.25
+        ),
+    )
+    drawing.terminal.metrics(drawing.store)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", drawing.taken()).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "agent_kernel.policy_denials (denial)" in lines
+    assert "agent_kernel.invocation_duration (ms)" in lines
+    unwrapped = "".join(line.strip() for line in lines)
+    for told in (
+        f"capability_id={denied[semconv.CAPABILITY_ID]},",
+        *(f"reason_code={c}" for c in codes),
+    ):
+        assert told in unwrapped
+    assert unwrapped.count(denied[semconv.CAPABILITY_ID]) == 3
+    assert [line.split()[0] for line in lines if line[2:4] in ("10", " 9")] == ["10", "9"]
+    assert any(line.startswith("  n=1,234 p50~10.06 p95~12.03 max=12.25") for line in lines)
+    drawing.store.close()
+
+
+def test_series_are_in_the_order_of_what_they_are_of_whoever_sent_them(drawing: Drawing) -> None:
+    for service in ("b", "a"):
+        drawing.send_metrics(
+            a_counter("m", (1, {"x": "2"}), (30, {"x": "1"})),
+            a_counter("k", (1, {})),
+            service=service,
+        )
+    drawing.terminal.metrics(drawing.store)
+    assert drawing.taken().splitlines() == [
+        "k (denial)",
+        "  1  service=a",
+        "  1  service=b",
+        "m (denial)",
+        "  30  service=a, x=1",
+        "   1  service=a, x=2",
+        "  30  service=b, x=1",
+        "   1  service=b, x=2",
+        "",
+    ]
 
 
 def test_hostile_histograms_do_not_stop_the_table(drawing: Drawing) -> None:
@@ -625,10 +734,15 @@ def test_hostile_histograms_do_not_stop_the_table(drawing: Drawing) -> None:
         {"name": "d", "gauge": {"dataPoints": [{}]}},
     )
     drawing.terminal.metrics(drawing.store)
-    assert len(drawing.taken().splitlines()) == 6
+    assert [line for line in drawing.taken().splitlines() if line.startswith(" ")] == [
+        "  n=9",
+        "  n=1 p50~-inf p95~-inf max=-inf",
+        "  nan",
+        "  0",
+    ]
 
 
-def test_a_table_of_very_many_series_is_cut_and_says_so(drawing: Drawing) -> None:
+def test_a_list_of_very_many_series_is_cut_and_says_so(drawing: Drawing) -> None:
     points = [
         {"asInt": "1", "attributes": attributes_field({"n": number})} for number in range(700)
     ]
@@ -637,13 +751,21 @@ def test_a_table_of_very_many_series_is_cut_and_says_so(drawing: Drawing) -> Non
     assert "not shown: 200 more series" in drawing.taken()
 
 
-def test_processes_of_one_service_are_told_apart(drawing: Drawing) -> None:
-    for instance in ("aaaa1111bbbb", "cccc2222dddd"):
+@pytest.mark.parametrize(
+    ("instances", "shown"),
+    [
+        (("aaaa1111bbbb", "cccc2222dddd"), ("aaaa1111…", "cccc2222…")),
+        (("pod-of-shop-1", "pod-of-shop-2"), ("pod-of-shop-1", "pod-of-shop-2")),
+    ],
+)
+def test_processes_of_one_service_are_told_apart(
+    instances: tuple[str, ...], shown: tuple[str, ...], drawing: Drawing
+) -> None:
+    for instance in instances:
         resource = {"attributes": attributes_field({"service.instance.id": instance})}
         metric = {"name": "m", "gauge": {"dataPoints": [{"asInt": "1"}]}}
         fields = {"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}
         drawing._add(wire.METRICS, {"resourceMetrics": [fields]})
     drawing.terminal.metrics(drawing.store)
-    text = drawing.taken()
-    assert "instance=aaaa1111…" in text
-    assert "instance=cccc2222…" in text
+    lines = drawing.taken().splitlines()
+    assert lines[1:3] == [f"  1  instance={text}" for text in shown]

@@ -19,7 +19,7 @@ USAGE: Final = "agent-kernel-otel console [options] [-- COMMAND ARG...]"
 
 DESCRIPTION: Final = """\
 Receives OTLP over gRPC and HTTP on this machine and shows every trace as a tree once it is
-finished, then the metrics as a table.
+finished, then what was counted and measured.
 
 Without a COMMAND it runs until Ctrl-C. Send to it with
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 opentelemetry-instrument python app.py

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from agent_kernel_otel.console.drawing import draw_logs, draw_trace
 from agent_kernel_otel.console.glyphs import GLUE, glyphs_for
-from agent_kernel_otel.console.metrics_table import build_metrics_table
+from agent_kernel_otel.console.metrics import draw_metrics
 from agent_kernel_otel.console.records import view_log
 from agent_kernel_otel.console.tree import build_tree
 
@@ -96,14 +96,7 @@ class Terminal:
         every = store.metric_series()
         if not every:
             return False
-        table, left_out = build_metrics_table(every, self._glyphs)
-        with self._lock:
-            if table.row_count:
-                self._console.print(table)
-            if left_out:
-                self._console.print(Text(left_out, "dim"))
-            self._console.print()
-            self._stream.flush()
+        self._print(draw_metrics(every, self._glyphs))
         return True
 
     def line(self, text: str) -> None:
@@ -162,7 +155,8 @@ class Terminal:
             for guide, rail, text in lines:
                 parts = [text]
                 if self.is_terminal:
-                    width = max(self._console.width - Text(guide).cell_len, _NARROWEST)
+                    widest = max(Text(guide).cell_len, Text(rail).cell_len)
+                    width = max(self._console.width - widest, _NARROWEST)
                     parts = list(text.wrap(self._console, width))
                 for position, part in enumerate(parts):
                     part.plain = part.plain.replace(GLUE, " ")
