@@ -163,6 +163,7 @@ HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
         (HEADERS, "x-honeycomb-team=secret-a", "x-honeycomb-team=secret-b", None),
         ("OTEL_SERVICE_NAME", "tenant-a", "tenant-b", "resource"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team=tenant-a", "team=tenant-b", "resource"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.version=1", "service.version=2", None),
         ("OTEL_AGENT_KERNEL_PRINCIPAL_ID", "raw", "off", "principal_id, "),
         ("OTEL_AGENT_KERNEL_SPAN_NAMING", "agent_kernel", "gen_ai", "principal_id, "),
     ],

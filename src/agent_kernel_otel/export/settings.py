@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 
 from agent_kernel_otel.config import InstrumentationConfig, variable_of
 from agent_kernel_otel.doctor.masking import shown_address
@@ -75,7 +80,7 @@ def settings_of(
 ) -> dict[str, str]:
     """What else makes an export another one than before, by what to call it; it can hold secrets.
 
-    Credentials in headers do not: they are changed now and then.
+    Credentials in headers do not, nor does a service's version: they are changed now and then.
 
     Args:
         resource: Whose spans are exported.
@@ -86,7 +91,7 @@ def settings_of(
     config = InstrumentationConfig.resolve()
     key = config.principal_hash_key if config.principal_id == "hash" else None
     found = {
-        "resource": repr(sorted(resource.attributes.items())),
+        "resource": repr(sorted({**resource.attributes, SERVICE_VERSION: ""}.items())),
         "principal_id, principal_hash_key or span_naming": repr(
             (config.principal_id, key, config.span_naming)
         ),
