@@ -307,6 +307,20 @@ def test_a_database_outlives_the_console_and_can_be_shown_again(tmp_path: Path) 
         assert names == [["first", "second"]]
 
 
+def test_the_summary_counts_what_is_shown_history_or_not(tmp_path: Path) -> None:
+    file = str(tmp_path / "telemetry.db")
+    ports = ("--grpc-port", "0", "--http-port", "0", "--db", file)
+    once = "4 traces, 12 spans, 3 log records, 4 metric points, 2 redactions, 1 fallback, "
+    denied = "1 denied (role_missing billing.delete x1), 1 cancelled, 2 failed spans"
+    assert once + denied in run(*ports, *AGENT).stdout
+    assert once + denied in run(*ports, *AGENT).stdout
+    twice = run(*ports, "--history", "--", sys.executable, "-c", "").stdout
+    assert (
+        "8 traces, 24 spans, 6 log records, 8 metric points, 4 redactions, 2 fallbacks, "
+        "2 denied (role_missing billing.delete x2), 2 cancelled, 4 failed spans"
+    ) in twice
+
+
 def test_a_reader_that_goes_away_ends_the_console_quietly() -> None:
     with Console() as console:
         assert console.process.stdout

@@ -83,6 +83,8 @@ class _ConsoleRun:
                 sys.stdout, color=options.color, attributes=options.attributes
             )
             self._notices = Notices(self._terminal.notice)
+        if options.history:
+            store.count_history()
         self._feed = Feed(store, output, self._notices, history=options.history)
         self._child: subprocess.Popen[bytes] | None = None
         self._stop_requests = 0
@@ -213,7 +215,7 @@ class _ConsoleRun:
         return summary
 
     def _named_denials(self) -> str:
-        denials = self._store.denials()
+        denials = self._store.denials(self._feed.opened_at)
         named = [
             f"{reason or 'no reason'} {capability}".rstrip() + f" x{count}"
             for reason, capability, count in denials[:_DENIALS_NAMED]

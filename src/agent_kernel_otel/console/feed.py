@@ -60,6 +60,7 @@ class Feed:
 
     Attributes:
         shown: Number of traces shown.
+        opened_at: Number of the last request from before, which is not shown.
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class Feed:
         self._output = output
         self._notices = notices
         self._clock = clock
-        self._opened_at = 0 if history else store.last_batch
-        self._cursor = self._opened_at
-        self._logs_cursor = self._opened_at
+        self.opened_at = 0 if history else store.last_batch
+        self._cursor = self.opened_at
+        self._logs_cursor = self.opened_at
         self._logs_since = clock()
         self._last_news = clock()
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
@@ -148,7 +149,7 @@ class Feed:
                 "a trace was evicted before it could be shown; --max-spans keeps more",
             )
             return
-        after = self._shown_until.get(trace_id, self._opened_at)
+        after = self._shown_until.get(trace_id, self.opened_at)
         newest = max(batches)
         # A repeated request brings nothing new.
         if newest > after:

@@ -224,6 +224,16 @@ class Store:
         with self._changed:
             return self._counters
 
+    def count_history(self) -> None:
+        """Counts what the database has from before, as if it had been taken now."""
+        until = self.last_batch
+        amounts = [span_rows(request)[1] for request in self.requests(TRACES, 0, until)]
+        with self._changed:
+            for spans in amounts:
+                self._counters = self._counters.plus({**spans, "rejected": 0})
+            logs, points = (self._kept[signal.name][0] for signal in (LOGS, METRICS))
+            self._counters = self._counters.plus({"logs": logs, "points": points})
+
     @property
     def last_batch(self) -> int:
         """Number of the newest request; 0 before the first."""
@@ -327,18 +337,18 @@ class Store:
             ) in rows
         ]
 
-    def denials(self) -> list[tuple[str, str, int]]:
-        """Counts the denied policy decisions kept, by reason code and capability.
+    def denials(self, after: int) -> list[tuple[str, str, int]]:
+        """Counts the denied policy decisions in requests later than ``after`` that are kept.
 
         Returns:
-            Reason code, capability id and count, the most frequent first; either text is empty
-            where the span does not say.
+            Reason code, capability id and their count, the most frequent first; either text is
+            empty where the span does not say.
         """
         return self._all(
             "SELECT reason_code, capability_id, COUNT(*) AS n FROM spans"
-            " WHERE outcome = 'denied' AND name != ? GROUP BY reason_code, capability_id"
-            " ORDER BY n DESC, reason_code, capability_id",
-            (semconv.POLICY,),
+            " WHERE batch > ? AND outcome = 'denied' AND name != ?"
+            " GROUP BY reason_code, capability_id ORDER BY n DESC, reason_code, capability_id",
+            (after, semconv.POLICY),
         )
 
     # Inside ------------------------------------------------------------------------------------
