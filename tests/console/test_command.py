@@ -359,6 +359,24 @@ def test_a_port_in_use_is_one_clear_line_and_exit_code_2(option: str) -> None:
     assert option in line
 
 
+@pytest.mark.parametrize("port", ["0", "4999"])
+def test_an_address_of_another_machine_is_called_that_and_no_port_in_use(port: str) -> None:
+    done = run("--host", "192.0.2.1", "--grpc-port", port, "--http-port", "0")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line == "agent-kernel-otel: --host 192.0.2.1 is no address of this machine"
+
+
+def test_one_port_for_both_protocols_is_not_blamed_on_another_program() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = str(holder.getsockname()[1])
+    done = run("--grpc-port", port, "--http-port", port)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"--grpc-port and --http-port are both {port}" in line
+
+
 def test_a_second_console_on_the_same_ports_is_told_so() -> None:
     with Console() as console:
         done = run("--grpc-port", str(console.grpc_port), "--http-port", "0")

@@ -43,7 +43,12 @@ class Receiver:
 
     def __init__(self, intake: Intake, host: str, grpc_port: int, http_port: int) -> None:
         self.host = host
+        if grpc_port and grpc_port == http_port:
+            raise PortUnavailable(
+                f"--grpc-port and --http-port are both {grpc_port}; each needs a port of its own"
+            )
         family, address = _resolve(host)
+        _require_own(family, address, host)
         listener = _listen(family, address, host, http_port, "--http-port")
         try:
             if grpc_port:
@@ -126,6 +131,16 @@ def _is_taken(family: socket.AddressFamily, address: str, port: int) -> bool:
             return probe.connect_ex((address, port)) == 0
         except OSError:
             return False
+
+
+def _require_own(family: socket.AddressFamily, address: str, host: str) -> None:
+    # Before a port is asked for: whoever listens at another machine's does not take it from us.
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise PortUnavailable(f"--host {host} is no address of this machine") from error
 
 
 def _in_use(host: str, port: int, option: str) -> PortUnavailable:
