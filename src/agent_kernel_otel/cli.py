@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,15 @@ COMMANDS: Final[dict[str, str]] = {
     "export": "agent_kernel_otel.export.command",
 }
 """Module of each command."""
+
+_NEEDED: Final = {
+    "opentelemetry.trace": "opentelemetry-api",
+    "opentelemetry.sdk.trace": "opentelemetry-sdk",
+    "opentelemetry.exporter.otlp.proto.grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    "opentelemetry.instrumentation.distro": "opentelemetry-instrumentation",
+}
+"""Package of each module without which no command can run but those named next."""
+_NEED_NOTHING: Final = frozenset({"dashboards"})
 
 _PROGRAM: Final = "agent-kernel-otel"
 _USAGE_ERROR: Final = 2
@@ -57,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             parser.error(f"unknown: {' '.join(unknown)} (a program to run goes after --)")
         module.check_arguments(parser, options)
+        missing = [] if arguments[0] in _NEED_NOTHING else _missing_packages()
+        if missing:
+            return fail(f"{arguments[0]} needs {', '.join(missing)}: pip install {_PROGRAM}")
         exit_code: int = module.run(options, tuple(rest))
         return exit_code
     return _main_help(arguments)
@@ -86,6 +99,17 @@ def _open_what_is_closed() -> None:
         os.close(descriptor)
         sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as the one it stands for
         sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _missing_packages() -> list[str]:
+    return [package for module, package in _NEEDED.items() if not _is_there(module)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of what the module is in
+        return False
 
 
 def _main_help(arguments: list[str]) -> int:
