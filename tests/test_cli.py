@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_kernel_otel.cli import COMMANDS
+from agent_kernel_otel.cli import COMMANDS, main
 
 ARGUMENTS = {
     "console": ("--", sys.executable, "-c", ""),
@@ -57,3 +57,21 @@ def test_where_opentelemetry_is_missing_one_line_says_what_to_install(
     assert done.stderr == (
         f"agent-kernel-otel: {command} needs {PACKAGES[absent]}: pip install agent-kernel-otel\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["console", "app.py"], "unknown: app.py (a program to run goes after --)"),
+        (["doctor", "app.py"], "unknown: app.py (a program to run goes after --)"),
+        (["dashboards", "out"], "unknown: out (where to write goes after --output)"),
+        (["export", "audit.jsonl", "--bogus"], "unknown: --bogus"),
+    ],
+)
+def test_what_a_command_does_not_know_is_told_with_what_may_have_been_meant(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {told}\n")

@@ -29,6 +29,13 @@ COMMANDS: Final[dict[str, str]] = {
 }
 """Module of each command."""
 
+_HINTS: Final = {
+    "console": "a program to run goes after --",
+    "dashboards": "where to write goes after --output",
+    "doctor": "a program to run goes after --",
+}
+"""What is said of arguments that a command does not know."""
+
 _NEEDED: Final = {
     "opentelemetry.trace": "opentelemetry-api",
     "opentelemetry.sdk.trace": "opentelemetry-sdk",
@@ -65,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(parser)
         options, unknown = parser.parse_known_args(arguments[1:])
         if unknown:
-            parser.error(f"unknown: {' '.join(unknown)} (a program to run goes after --)")
+            hint = f" ({_HINTS[arguments[0]]})" if arguments[0] in _HINTS else ""
+            parser.error(f"unknown: {' '.join(unknown)}{hint}")
         module.check_arguments(parser, options)
         missing = [] if arguments[0] in _NEED_NOTHING else _missing_packages()
         if missing:
