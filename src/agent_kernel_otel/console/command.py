@@ -8,8 +8,8 @@ from typing import Final
 
 from agent_kernel_otel.console.options import ConsoleOptions
 
-_EXTRA: Final = "console"
-_PACKAGES_OF_EXTRA: Final = frozenset({"rich", "starlette", "uvicorn", "anyio", "h11"})
+_EXTRA: Final = "rich, starlette and uvicorn"
+_IMPORTED_FROM_EXTRA: Final = frozenset({"rich", "starlette", "uvicorn", "anyio", "h11"})
 _DEFAULT_MAX_SPANS: Final = 100_000
 
 SUMMARY: Final = "receive OTLP on this machine and show every trace as a tree"
@@ -121,12 +121,13 @@ def run(arguments: argparse.Namespace, command: tuple[str, ...]) -> int:
         from agent_kernel_otel.console.app import run_console
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _PACKAGES_OF_EXTRA:
+        if package not in _IMPORTED_FROM_EXTRA:
             raise
         from agent_kernel_otel.cli import fail
 
         return fail(
-            f"the console needs the package {package}: pip install 'agent-kernel-otel[{_EXTRA}]'"
+            f"the console needs {_EXTRA}, and not all is here: "
+            "pip install 'agent-kernel-otel[console]'"
         )
     return run_console(options)
 
