@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +15,11 @@ import pytest
 
 from agent_kernel_otel.doctor.diagnosis import diagnose
 from agent_kernel_otel.doctor.facts import Facts, Package, gather
+from agent_kernel_otel.doctor.links_file import unwritable
+from agent_kernel_otel.doctor.rendering import text_of
 from tests.doctor.harness import codes, diagnosis
 
+LINKS = {"OTEL_TRACES_EXPORTER": "otlp,agent_kernel_links"}
 OVER_HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
 PROBLEMS: list[tuple[dict[str, str], str]] = [
@@ -64,6 +71,10 @@ PROBLEMS: list[tuple[dict[str, str], str]] = [
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/v1/traces", **OVER_HTTP}, "path_twice"),
     ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}, "value_unreadable"),
     ({"OTEL_EXPORTER_OTLP_CERTIFICATE": sys.executable}, "file_without_pem"),
+    (
+        {**LINKS, "OTEL_AGENT_KERNEL_LINKS_FILE": "/nowhere/links.jsonl"},
+        "links_file_unwritable",
+    ),
     ({"OTEL_EXPORTER_OLTP_ENDPOINT": "http://c:4317"}, "variable_misspelt"),
     ({"OTEL_SERVICE_NAME": "unknown_service"}, "service_name_unknown"),
     ({"OTEL_RESOURCE_ATTRIBUTES": "team"}, "resource_attributes_unreadable"),
@@ -124,6 +135,49 @@ def test_an_environment_of_ordinary_settings_has_no_finding(tmp_path: Path) -> N
     }
     assert diagnosis(variables).findings == ()
     assert diagnosis({}).findings == ()
+
+
+def test_the_file_of_links_is_shown_and_whether_it_can_be_written(tmp_path: Path) -> None:
+    def found(path: Path) -> tuple[str, set[str]]:
+        one = diagnosis({**LINKS, "OTEL_AGENT_KERNEL_LINKS_FILE": str(path)})
+        return " ".join(text_of(one).split()), codes(one)
+
+    file = tmp_path / "links.jsonl"
+    text, problems = found(file)
+    assert f"· traces agent_kernel_links → {file}" in text
+    assert not problems
+    assert not file.exists()
+    file.touch()
+    assert not found(file)[1]
+    for path, why in ((tmp_path, "it is a folder"), (file / "x", "its folder is not there")):
+        text, problems = found(path)
+        assert f"✗ traces agent_kernel_links → {path}" in text
+        assert problems == {"links_file_unwritable"}
+        assert f"cannot write {path}: {why}" in text
+
+
+def test_a_file_of_links_that_the_user_may_not_write_is_told_of() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        (folder / "links.jsonl").touch(0o444)
+        folder.chmod(0o555)
+        with _as_nobody():
+            reasons = [unwritable(folder / file) for file in ("links.jsonl", "new.jsonl")]
+        folder.chmod(0o755)
+    assert reasons == ["it may not be read and written", "its folder may not be written to"]
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Without the rights of root, which may write anything."""
+    is_root = os.getuid() == 0
+    if is_root:
+        os.setresuid(65_534, 65_534, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
 
 
 def _facts(**changes: object) -> Facts:

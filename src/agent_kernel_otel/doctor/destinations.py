@@ -27,7 +27,7 @@ class Destination:
         signal: ``traces``, ``metrics`` or ``logs``.
         exporter: The exporter's name, as the user has it; ``none`` for no export.
         protocol: OTLP's protocol, also one that does not exist; empty for other exporters.
-        endpoint: The address as it may be shown; empty for other exporters.
+        endpoint: The address, or the file, as it may be shown; empty for other exporters.
         address: The address as it is. Never shown: it can hold credentials.
         variable: The variable that decides the address, also where it is not set.
         tls: Whether the exporter will speak TLS.
@@ -36,6 +36,7 @@ class Destination:
         overruled_by: The variable whose authorities are trusted instead of that file's.
         client_certificate: Files of the certificate and key that the exporter shows.
         options: What the exporter is made with, beyond the environment. Never shown.
+        unwritable: Why its file cannot be written; empty where it can, or there is none.
     """
 
     signal: str
@@ -50,6 +51,7 @@ class Destination:
     overruled_by: str | None = None
     client_certificate: tuple[str, str | None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    unwritable: str = ""
 
     @property
     def is_otlp(self) -> bool:

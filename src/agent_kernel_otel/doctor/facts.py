@@ -25,6 +25,7 @@ from agent_kernel_otel.distro.selection import Selection, select
 from agent_kernel_otel.distro.service import service_name
 from agent_kernel_otel.doctor.destinations import Destination, destinations
 from agent_kernel_otel.doctor.file_destinations import file_destinations
+from agent_kernel_otel.doctor.links_file import with_links_file
 from agent_kernel_otel.doctor.masking import UNREADABLE, shown_choice, shown_value
 from agent_kernel_otel.doctor.quiet import quiet
 from agent_kernel_otel.doctor.settings import FILE, Setting, effective, settings
@@ -145,6 +146,7 @@ def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
     if selection.ours and file is None:
         repair(applied)
     packages, kernels = _packages()
+    config, complaints = _resolved(environ)
     return Facts(
         python=platform.python_version(),
         python_required=_python_required(),
@@ -155,12 +157,12 @@ def _gather(environ: Mapping[str, str], command: Sequence[str]) -> Facts:
         environ=environ,
         effective=applied,
         settings=_marked(shown, {one.variable for one in found}),
-        destinations=_destinations(applied, selection, file),
+        destinations=with_links_file(_destinations(applied, selection, file), config.links_file),
         registered={
             group: frozenset(point.name for point in entry_points(group=group)) for group in _GROUPS
         },
         known_variables=frozenset(_known_variables()),
-        complaints=_complaints(environ),
+        complaints=complaints,
         unreadable=found,
         files_without_pem=_files_without_pem(applied),
         file=file,
@@ -232,10 +234,10 @@ def _known_variables() -> Iterator[str]:
             yield from (str(names[name]) for name in names if "OTEL_" in name)
 
 
-def _complaints(environ: Mapping[str, str]) -> tuple[str, ...]:
+def _resolved(environ: Mapping[str, str]) -> tuple[InstrumentationConfig, tuple[str, ...]]:
     with _listening("agent_kernel_otel.config") as said:
-        InstrumentationConfig.resolve(environ=environ)
-    return tuple(map(shown_choice, said))
+        config = InstrumentationConfig.resolve(environ=environ)
+    return config, tuple(map(shown_choice, said))
 
 
 @contextmanager

@@ -103,7 +103,9 @@ def _signals(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _signal(destination: Destination, answer: Answer | None) -> Iterator[str]:
     if not destination.protocol:
-        yield from _row(_NEUTRAL, destination.signal, shown_choice(destination.exporter))
+        symbol = _BAD if destination.unwritable else _NEUTRAL
+        file = f" → {destination.endpoint}" if destination.endpoint else ""
+        yield from _row(symbol, destination.signal, shown_choice(destination.exporter) + file)
         return
     where = f"{shown_choice(destination.protocol)} → {destination.endpoint}"
     if answer is None:

@@ -17,6 +17,7 @@ from agent_kernel_otel.distro.checks import Unreadable
 from agent_kernel_otel.doctor.destinations import GRPC, HTTP
 from agent_kernel_otel.doctor.facts import Facts
 from agent_kernel_otel.doctor.findings import Finding, note, problem
+from agent_kernel_otel.doctor.links_file import VARIABLE as LINKS_VARIABLE
 from agent_kernel_otel.doctor.masking import shown_value
 from agent_kernel_otel.doctor.settings import IGNORED
 
@@ -139,13 +140,20 @@ def _about_address(variable: str, address: str, protocol: str, *, tls: bool) -> 
 
 
 def files(facts: Facts) -> Iterator[Finding]:
-    """Files that are there and hold something else."""
+    """Files that are there and hold something else, or cannot be written."""
     for variable in facts.files_without_pem:
         yield problem(
             "file_without_pem",
             f"the file of {variable} holds no PEM text",
             f"correct the path in {variable}",
         )
+    for one in facts.destinations:
+        if one.unwritable:
+            yield problem(
+                "links_file_unwritable",
+                f"{one.exporter} cannot write {one.endpoint}: {one.unwritable}",
+                f"let the app write there, or set {LINKS_VARIABLE} (links_file) to where it can",
+            )
 
 
 def configuration_file(facts: Facts) -> Iterator[Finding]:
