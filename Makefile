@@ -85,7 +85,7 @@ bench: $(STAMP) ## measure the overhead
 bench-latency: $(STAMP) ## measure the tail of an app's latency while spans are exported
 	$(BIN)/python benchmarks/latency.py $(ARGS)
 
-dashboards: $(STAMP) ## build the Grafana dashboards, which needs Python 3.11
+dashboards: $(STAMP) ## build the Grafana dashboards, which needs Python 3.11 or newer
 	$(BIN)/python -m agent_kernel_otel.dashboards.build
 
 docs: $(STAMP) ## generate the reference pages

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent_kernel_otel import InstrumentationConfig
 from agent_kernel_otel import semconv as s
 from tests.support.otlp_sink import Item, OtlpSink
 
@@ -208,3 +209,19 @@ def test_audit_trail_finds_the_trace_of_each_record(sink: OtlpSink, tmp_path: Pa
         if span.attributes.get(s.REPLAYED)
     }
     assert replayed == {action: trace for action, _, trace in told}
+
+
+def test_what_examples_write_into_a_clone_is_none_of_its_changes() -> None:
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"audit.jsonl", InstrumentationConfig().links_file} <= set(ignored)
+    (written,) = re.findall(
+        r'"(\w+\.jsonl)"', (EXAMPLES / "audit_trail.py").read_text(encoding="utf-8")
+    )
+    assert written in ignored
+
+
+def test_the_help_of_make_says_from_which_python_on() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    needed = re.findall(r"## .*needs Python (.*)", text)
+    assert needed
+    assert all(version.endswith(" or newer") for version in needed)
