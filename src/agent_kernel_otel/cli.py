@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -95,6 +96,9 @@ def say(stream: TextIO, text: str) -> bool:
         stream.write(text)
         stream.flush()
     except (OSError, ValueError):
+        # What has not been written would be tried again at exit, with an exit code of its own.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True
 
