@@ -11,6 +11,7 @@ from opentelemetry.instrumentation.dependencies import get_dist_dependency_confl
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # fmt: skip
 from opentelemetry.sdk._configuration import _BaseConfigurator
+from opentelemetry.sdk.trace.export import SpanExporter
 from packaging.requirements import Requirement
 
 import agent_kernel_otel
@@ -20,6 +21,7 @@ OURS = [
     ("opentelemetry_instrumentor", "weaver_kernel", BaseInstrumentor),
     ("opentelemetry_distro", "agent_kernel", BaseDistro),
     ("opentelemetry_configurator", "agent_kernel", _BaseConfigurator),
+    ("opentelemetry_traces_exporter", "agent_kernel_links", SpanExporter),
 ]
 HOOKS = [
     ("opentelemetry_pre_instrument", "agent_kernel"),

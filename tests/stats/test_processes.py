@@ -140,8 +140,9 @@ def test_a_child_forked_while_another_thread_counts_is_not_stuck() -> None:
     assert run("""
     import threading, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on: forking with threads
-    kernel = make_kernel(policy=patient())
-    instrument_kernel(kernel)
+    kernel, other = make_kernel(policy=patient()), make_kernel(policy=patient())
+    for one in (kernel, other):
+        instrument_kernel(one)
     done = threading.Event()
 
     def count():
@@ -155,7 +156,7 @@ def test_a_child_forked_while_another_thread_counts_is_not_stuck() -> None:
         child = os.fork()
         if not child:
             before = stats.snapshot().grants
-            grant(kernel)
+            grant(other)  # whose own locks, the kernel's, no thread can hold
             stats.reset()
             os._exit(0 if before == 0 else 1)
         assert os.waitpid(child, 0)[1] == 0
