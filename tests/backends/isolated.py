@@ -24,7 +24,7 @@ from tests.backends.datadog_payloads import (
     spans,
     stats,
 )
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 
 if TYPE_CHECKING:
     from typing_extensions import Self

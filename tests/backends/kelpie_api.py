@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 from tests.support.serving import Serving
 
 if TYPE_CHECKING:

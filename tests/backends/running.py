@@ -15,7 +15,8 @@ from typing import Any, Final
 from tests.collector.build import collector
 from tests.distro.zero_code import LAUNCHER, environment
 from tests.support.collector_process import TELEMETRY, CollectorProcess
-from tests.support.scraped import HANGS_AFTER, HOST, free_port
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import HANGS_AFTER
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIGS: Final = ROOT / "collector-config"

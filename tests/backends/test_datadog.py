@@ -22,7 +22,7 @@ from tests.backends.running import (
 )
 from tests.support.canaries import Canaries
 from tests.support.kernels import DESTROY, READ, WRITE
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 
 KEY: Final = secrets.token_hex(16)
 NAME: Final = "a-gateway"

@@ -25,7 +25,7 @@ from tests.backends.running import (
 from tests.jaeger.running import Jaeger
 from tests.support.canaries import Canaries
 from tests.support.kernels import DESTROY, READ, WRITE
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 
 LIVE: Final = "agent"
 MIRRORING: Final = "mirroring-agent"

@@ -22,7 +22,11 @@ from tests.backends.running import Gateway, run_app, wait_until
 from tests.jaeger.running import Jaeger
 from tests.support.canaries import Canaries
 from tests.support.kelpie_page import HISTORY, KelpieStub, page, repaired
-from tests.support.scraped import HOST, free_port, samples, scrape
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import (
+    samples,
+    scrape,
+)
 
 CLIENT: Final = Path(__file__).with_name("kelpie_client.py")
 AGENT: Final = "gen_ai.agent.id"

@@ -12,7 +12,7 @@ from agent_kernel_otel import semconv
 from tests.backends.isolated import IsolatedIntake
 from tests.backends.running import TOUR, Gateway, run_app, wait_until
 from tests.collector.running import Collector
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 
 OTLP: Final = ("jaeger", "grafana-cloud", "lgtm")
 SPANS: Final = 40

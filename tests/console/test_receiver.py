@@ -28,6 +28,7 @@ from agent_kernel_otel.console.receiver import PortUnavailable, Receiver
 from agent_kernel_otel.console.records import attributes_of
 from tests.console.conftest import MAX_REQUEST_BYTES, Receiving
 from tests.console.harness import logs_json, send_grpc, span, traces_json, traces_request
+from tests.support.ports import free_port
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -417,13 +418,6 @@ def test_a_store_that_fails_is_answered_as_unavailable(receiving: Receiving) -> 
     assert answer[0] == 503
     assert receiving.store.counters.spans == 0
     assert receiving.store.changed_traces(0, receiving.store.last_batch) == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start_receiver(receiving: Receiving, **ports: int) -> Any:

@@ -23,10 +23,9 @@ from agent_kernel_otel.faults import faults
 from tests.distro.zero_code import APPS, environment, install, run
 from tests.support.otlp_records import Item
 from tests.support.otlp_sink import OtlpSink
+from tests.support.ports import HOST, free_port
 from tests.support.scraped import (
-    HOST,
     ScrapedApp,
-    free_port,
     scrape,
     scraped_environment,
 )

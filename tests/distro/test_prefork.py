@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import pytest
 from tests.distro.zero_code import APPS, LAUNCHER, environment
 from tests.support.faulty_collector import FaultyCollector, Protocol
 from tests.support.otlp_records import Item
+from tests.support.ports import free_port
 
 SCRIPTS = Path(sys.executable).parent
 REQUESTS = 150
@@ -132,7 +132,7 @@ def _run(case: Case) -> Outcome:
         (Path(folder) / "errors").open("w+") as errors,
         FaultyCollector(case.behaviour, case.protocol) as collector,
     ):
-        port = _free_port()
+        port = free_port()
         variables = {
             **collector.environment(),
             "AGENT_KERNEL_OTEL_REPORT": str(Path(folder) / "report"),
@@ -192,12 +192,6 @@ def _listening_on(case: Case, port: int) -> Sequence[str]:
     if case.command[0] == "gunicorn":
         return ["--bind", f"127.0.0.1:{port}"]
     return ["--port", str(port)]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _wait_until_ready(output: IO[str], workers: int) -> None:

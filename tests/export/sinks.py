@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 from concurrent.futures import Future
 from contextlib import ExitStack
 
@@ -74,8 +73,3 @@ def failure(future: Future[Delivered]) -> DeliveryError:
         future.result(ANY_TIME)
     assert "\n" not in str(failed.value)
     return failed.value
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

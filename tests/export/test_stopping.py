@@ -12,7 +12,8 @@ import pytest
 
 from tests.export.harness import TIMEOUT, Shell, trail
 from tests.export.scripted_collector import ScriptedCollector
-from tests.export.sinks import HTTP, free_port
+from tests.export.sinks import HTTP
+from tests.support.ports import free_port
 
 both_signals = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]

@@ -32,10 +32,10 @@ from tests.export.sinks import (
     both,
     delivered,
     failure,
-    free_port,
     spans,
 )
 from tests.support.faulty_collector import FaultyCollector, Protocol
+from tests.support.ports import free_port
 
 
 @both

@@ -10,7 +10,7 @@ from tests.gateway.load import Told, agents, wait_for
 from tests.gateway.promises import reasons, traces_of
 from tests.gateway.tiers import Agent, Gateway
 from tests.support.otlp_records import Item
-from tests.support.scraped import free_port
+from tests.support.ports import free_port
 
 KEEP_PROMISES = {"SHARE_PERCENT": "0", "LONGEST_CALL": "30s"}
 

@@ -11,7 +11,7 @@ from typing import Final
 from tests.collector.build import collector, load_balancer
 from tests.support.collector_process import TELEMETRY, CollectorProcess
 from tests.support.otlp_records import Item, items
-from tests.support.scraped import free_port
+from tests.support.ports import free_port
 
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
 ANY_PORT: Final = "127.0.0.1:0"

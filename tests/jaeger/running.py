@@ -13,7 +13,8 @@ from urllib.request import urlopen
 
 from tests.jaeger.build import jaeger
 from tests.support.collector_process import TELEMETRY, CollectorProcess
-from tests.support.scraped import HANGS_AFTER, HOST
+from tests.support.ports import HOST
+from tests.support.scraped import HANGS_AFTER
 
 _ANY_PORT: Final = {"endpoint": f"{HOST}:0"}
 _LIMIT: Final = 1000

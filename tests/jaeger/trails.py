@@ -31,7 +31,7 @@ from tests.distro.zero_code import environment, run
 from tests.jaeger.running import Jaeger
 from tests.support.canaries import Canaries
 from tests.support.kernels import ADMIN, ALICE, DESTROY, WRITE, grant, make_kernel, memory_driver
-from tests.support.scraped import HOST
+from tests.support.ports import HOST
 
 EVENTS: Final = ("invoke", "expand", "invoke", "deny")
 """The records of :func:`_act`, of which the second invocation fails."""

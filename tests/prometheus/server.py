@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tests.support.scraped import HANGS_AFTER, HOST, free_port
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import HANGS_AFTER
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
 
-from tests.support.scraped import HOST, free_port
+from tests.support.ports import HOST, free_port
 
 FOLDER: Final = Path(__file__).parents[2] / "collector-config" / "stack"
 FILE: Final = FOLDER / "compose.yaml"

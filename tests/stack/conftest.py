@@ -29,7 +29,7 @@ from tests.stack.compose import FOLDER
 from tests.stack.programs import Program
 from tests.stack.stack import Stack
 from tests.support.kelpie_page import HISTORY, KelpieStub
-from tests.support.scraped import HOST, free_port
+from tests.support.ports import HOST, free_port
 
 SERVICE: Final = "support-desk"
 AUDITED_SERVICE: Final = "support-desk-audit"

@@ -21,7 +21,7 @@ from tests.stack.conftest import tool
 from tests.stack.kustomize import kustomize
 from tests.stack.programs import Program
 from tests.support.otlp_sink import OtlpSink
-from tests.support.scraped import HOST, free_port
+from tests.support.ports import HOST, free_port
 
 CONFIGS = FOLDER.parent
 APP = CONFIGS / "kubernetes" / "app"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,19 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.distro.zero_code import LAUNCHER, environment
+from tests.support.ports import HOST, free_port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 HANGS_AFTER = 60.0
-HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        return int(free.getsockname()[1])
 
 
 def scraped_environment(port: int, **variables: str) -> dict[str, str]:

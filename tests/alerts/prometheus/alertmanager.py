@@ -15,7 +15,8 @@ from urllib.request import Request, urlopen
 
 from tests.alerts.rules import ALERTMANAGER_FILE
 from tests.prometheus.server import program
-from tests.support.scraped import HANGS_AFTER, HOST, free_port
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import HANGS_AFTER
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -16,7 +16,8 @@ from tests.collector.build import collector
 from tests.prometheus.conftest import AGENT, EVERYTHING
 from tests.prometheus.server import Prometheus
 from tests.support.collector_process import TELEMETRY, CollectorProcess
-from tests.support.scraped import HOST, ScrapedApp, free_port
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import ScrapedApp
 
 ARRIVED = ("otelcol_receiver_accepted_spans", "otelcol_receiver_accepted_log_records")
 

@@ -16,7 +16,8 @@ from tests.prometheus.conftest import EVERYTHING
 from tests.prometheus.server import Prometheus
 from tests.support.kelpie_page import HISTORY, KelpieStub
 from tests.support.otlp_sink import OtlpSink
-from tests.support.scraped import HOST, ScrapedApp, free_port
+from tests.support.ports import HOST, free_port
+from tests.support.scraped import ScrapedApp
 
 ROOT = Path(__file__).parents[3]
 AGENT = Path(__file__).parent / "agent.py"
