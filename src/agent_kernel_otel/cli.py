@@ -109,8 +109,9 @@ def _open_what_is_closed() -> None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             pass
         os.close(descriptor)
-        sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as the one it stands for
-        sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
 
 
 def _missing_packages() -> list[str]:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from agent_kernel_otel.config import variable_of
 from agent_kernel_otel.doctor.destinations import Destination
 from agent_kernel_otel.doctor.masking import shown_value
 
 EXPORTER: Final = "agent_kernel_links"
-VARIABLE: Final = "OTEL_AGENT_KERNEL_LINKS_FILE"
+VARIABLE: Final = variable_of("links_file")
 
 
 def with_links_file(
@@ -39,7 +40,7 @@ def unwritable(path: Path) -> str:
         return "it is a folder"
     if os.path.lexists(path):
         return "" if os.access(path, os.R_OK | os.W_OK) else "it may not be read and written"
-    if not os.path.isdir(path.parent):  # noqa: PTH112
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - likewise
         return "its folder is not there"
     may_make = os.access(path.parent, os.W_OK | os.X_OK)
     return "" if may_make else "its folder may not be written to"
